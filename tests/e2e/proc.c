@@ -32,7 +32,12 @@ void proc_setup(void) {
 /* In the child, with descriptors 0 to 2 in place. */
 static void become(const char *const *argv, const char *dir) {
   prctl(PR_SET_PDEATHSIG, SIGKILL);
-  signal(SIGPIPE, SIG_DFL);
+  /* Ours may be ignored (a background job's SIGINT) or blocked; the program starts as from a login shell. */
+  for (int sig = 1; sig < NSIG; sig++)
+    signal(sig, SIG_DFL);
+  sigset_t none;
+  sigemptyset(&none);
+  sigprocmask(SIG_SETMASK, &none, NULL);
   /* Descriptors that our caller leaked must not reach the program. */
   if (close_range(3, ~0U, 0) < 0 || (dir && chdir(dir) < 0))
     _exit(125);

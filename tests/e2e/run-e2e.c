@@ -172,6 +172,8 @@ int main(int argc, char **argv) {
   for (char **a = list; *a; a++) {
     if (!**a || g_str_equal(*a, "none"))
       continue;
+    if (!g_file_test(g_getenv("TESSERA") ?: "", G_FILE_TEST_IS_EXECUTABLE))
+      g_error("TESSERA does not name the command");
     g_autofree char *path = g_strdup_printf("/%s/%s", the.name, *a);
     g_test_add_data_func(path, *a, test_arm);
   }
