@@ -251,12 +251,13 @@ static void converse(const Arm *arm) {
     const char *say, *see;
     gboolean settle; /* wait for the prompt afterwards */
   } lines[] = {
+      /* perl, because a shell catches SIGINT and loses it when it arrives just before an exec. */
       {"echo $((6*7))\n", "42", TRUE},
       {"[ -t 0 ] && [ -t 1 ] && [ -t 2 ] && echo ter\"\"minal\n", "terminal", TRUE},
-      {"sh -c 'echo be\"\"gin; exec sleep 100'\n", "begin", FALSE},
+      {"perl -e '$|=1; print \"be\", \"gin\"; sleep 100'\n", "begin", FALSE},
       {"\003", "ready> ", FALSE},
       {"echo st-$?\n", "st-130", TRUE},
-      {"sh -c 'echo be\"\"gin; exec sleep 101'\n", "begin", FALSE},
+      {"perl -e '$|=1; print \"be\", \"gin\"; sleep 101'\n", "begin", FALSE},
       {"\032", "Stopped", TRUE},
       {"jobs\n", "Stopped", TRUE},
       {"bg\n", "sleep 101' &", TRUE},
@@ -282,8 +283,14 @@ static void converse(const Arm *arm) {
   g_assert_cmpint(tcgetattr(p.in, &before), ==, 0);
   gboolean ok = proc_until(&p, seen, "ready> ", 30);
   for (guint i = 0; ok && i < G_N_ELEMENTS(lines); i++) {
-    proc_write(&p, lines[i].say);
-    ok = proc_until(&p, seen, lines[i].see, 20) && (!lines[i].settle || proc_until(&p, seen, "ready> ", 20));
+    /* A job that fg announced may not have the terminal yet: a control key is pressed again. */
+    gboolean key = lines[i].say[0] < ' ';
+    ok = FALSE;
+    for (int tries = key ? 10 : 1; tries > 0 && !ok; tries--) {
+      proc_write(&p, lines[i].say);
+      ok = proc_until(&p, seen, lines[i].see, key ? 2 : 20);
+    }
+    ok = ok && (!lines[i].settle || proc_until(&p, seen, "ready> ", 20));
     if (!ok) {
       g_autofree char *said = g_strescape(lines[i].say, NULL), *got = g_strescape(seen->str, NULL);
       g_test_message("after \"%s\", expected \"%s\", got \"%s\"", said, lines[i].see, got);
