@@ -202,7 +202,6 @@ static void row_futex(const char *name) {
   waitpid(pid, NULL, 0);
 }
 
-
 int main(void) {
   sched_getaffinity(0, sizeof everywhere, &everywhere);
   pin();
