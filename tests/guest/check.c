@@ -263,6 +263,10 @@ int main(int argc, char **argv) {
     argv++;
     argc--;
   }
+  if (check_in_sandbox && check_sandbox_evidence()) {
+    dprintf(2, "refused: --in-sandbox, but %s\n", check_sandbox_evidence());
+    return 2;
+  }
   if (argc < 2)
     return run_batch(list, n, NULL);
   if (strcmp(*argv, "--tap") == 0)

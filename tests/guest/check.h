@@ -61,7 +61,8 @@ typedef struct {
   CHECK_ENTRY("check_helpers", CheckHelper, helper_entry_##name_);          \
   static int helper_##name_(__attribute__((unused)) int argc, __attribute__((unused)) char **argv)
 
-/* What the command line said. */
+/* What the command line said. --in-sandbox is believed only where check_sandbox_evidence() agrees: a case that
+ * relies on it could do harm if a script in the sandbox's place just ran the program on the host. */
 extern bool check_in_sandbox;
 extern unsigned long check_seed, check_seconds; /* 0 when not given */
 
@@ -163,6 +164,8 @@ void on_siginfo(int sig, void (*fn)(int, siginfo_t *, void *), int flags);
 sigset_t sigset_of(int first, ...); /* 0 ends the list */
 void block_signal(int sig);
 
+/* NULL in a sandbox; otherwise what speaks against it. Probes without effect on whatever it runs on. */
+const char *check_sandbox_evidence(void);
 /* Effective capabilities: bit CAP of /proc/self/status' CapEff. */
 bool have_cap(int cap);
 /* Fills a buffer with bytes that depend on position and seed; returns whether it still holds them. */

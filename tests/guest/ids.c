@@ -77,6 +77,7 @@ TEST(supplementary_groups) {
 
 TEST(fsuid) {
   NEED_ROOT();
+  tmp_dir(); /* made as root */
   WAIT_OK(CHILD(CHECK_EQ(setfsuid(1000), 0); CHECK_EQ(setfsuid((uid_t)-1), 1000); struct stat st;
                 close((int)SYS(open(tmp_path("f"), O_CREAT | O_WRONLY, 0600))); SYS(stat(tmp_path("f"), &st));
                 CHECK_EQ(st.st_uid, 1000); CHECK_EQ(geteuid(), 0)));

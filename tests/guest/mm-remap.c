@@ -220,7 +220,8 @@ TEST(mlock_arguments) {
   SYS(munmap(p + 2 * PAGE, PAGE));
   CHECK_ERRNO(mlock(p, 4 * PAGE), ENOMEM);
   CHECK_ERRNO(munlock(p, 4 * PAGE), ENOMEM);
-  CHECK_ERRNO(mlock(p, ~0ul - PAGE), EINVAL);
+  int r = mlock(p, ~0ul - PAGE); /* which of the two comes first depends on CAP_IPC_LOCK */
+  CHECK(r == -1 && (errno == EINVAL || errno == ENOMEM));
   CHECK_ERRNO(mlockall(0), EINVAL);
   CHECK_ERRNO(mlockall(0x100), EINVAL);
   CHECK_OK(munlockall());

@@ -10,12 +10,27 @@
 #include <poll.h>
 #include <signal.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/wait.h>
 #include <unistd.h>
+
+static volatile pid_t running; /* process group of the command, 0: none */
+
+static void on_terminate(int sig) {
+  if (running > 0)
+    kill(-running, SIGKILL);
+  _exit(128 + sig);
+}
+
+void run_command_init(void) {
+  signal(SIGTERM, on_terminate);
+  signal(SIGINT, on_terminate);
+}
 
 static void child_setup(gpointer unused) {
   (void)unused;
   setsid();
+  prctl(PR_SET_PDEATHSIG, SIGKILL); /* also when this runner is killed without a word */
   dup2(1, 2);
 }
 
@@ -69,6 +84,7 @@ gboolean run_command(const char *const *argv, char **envp, RunOutput *io, GError
   if (!g_spawn_async_with_pipes(NULL, (char **)argv, envp, G_SPAWN_DO_NOT_REAP_CHILD | G_SPAWN_SEARCH_PATH,
                                 child_setup, NULL, &pid, NULL, &fd, NULL, error))
     return FALSE;
+  running = pid;
   fcntl(fd, F_SETFL, O_NONBLOCK);
   io->timed_out = FALSE;
   while (!gone) {
@@ -81,6 +97,7 @@ gboolean run_command(const char *const *argv, char **envp, RunOutput *io, GError
       kill_group(pid);
     }
   }
+  running = 0;
   kill(-pid, SIGKILL); /* background children of the command */
   drain(fd, pending, io);
   close(fd);

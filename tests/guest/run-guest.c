@@ -148,7 +148,8 @@ static GPtrArray *sandbox_argv(Program *program, const Arm *arm) {
       g_ptr_array_add(argv, g_strdup(*p));
   if (g_str_has_prefix(program->path, "/tmp/") || g_str_has_prefix(program->path, "/run/")) {
     g_ptr_array_add(argv, g_strdup("--ro-bind"));
-    g_ptr_array_add(argv, g_strdup_printf("%s:%s", guest_dir, guest_dir));
+    g_ptr_array_add(argv, g_strdup(guest_dir));
+    g_ptr_array_add(argv, g_strdup(guest_dir));
   }
   g_ptr_array_add(argv, g_strdup("--"));
   g_ptr_array_add(argv, g_strdup(program->path));
@@ -203,6 +204,16 @@ static gboolean run_sandbox(Program *program, const Arm *arm, CaseRun *only) {
   if (!parse.began)
     g_test_message("%s on %s: the sandbox began no case: it %s", program->name, arm->name, how);
   return parse.began;
+}
+
+/* A sandbox that did not get as far as its first case will not do better for the others. */
+static void give_up(Program *program, const Arm *arm) {
+  for (guint i = 0; i < program->cases->len; i++) {
+    Case *c = program->cases->pdata[i];
+    CaseRun *run = c->runs->pdata[arm->index];
+    if (!run->done)
+      end_run(run, "the sandbox does not start");
+  }
 }
 
 static void run_rest(Program *program, const Arm *arm) {
@@ -273,6 +284,8 @@ static void test_case(gconstpointer data) {
   } else if (!run->done) {
     if (run_sandbox(run->test->program, run->arm, NULL))
       run_rest(run->test->program, run->arm);
+    else
+      give_up(run->test->program, run->arm);
   }
   if (!run->done)
     end_run(run, "the sandbox does not start");
@@ -373,6 +386,7 @@ int main(int argc, char **argv) {
   g_test_init(&argc, &argv, NULL);
   g_test_set_nonfatal_assertions();
   prctl(PR_SET_CHILD_SUBREAPER, 1);
+  run_command_init();
   tessera = g_getenv("TESSERA");
   guest_dir = g_getenv("TESSERA_GUEST_DIR");
   if (g_getenv("TESSERA_TIMEOUT_SCALE"))

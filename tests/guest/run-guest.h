@@ -13,6 +13,9 @@ typedef struct {
   gpointer user;
 } RunOutput;
 
+/* Once, before the first command: makes SIGTERM and SIGINT take the running command along. */
+void run_command_init(void);
+
 /* Runs argv in a session and process group of its own, stdin from /dev/null, stdout and stderr on one pipe.
  * At the deadline the whole group is killed. Returns FALSE when it cannot be started. */
 gboolean run_command(const char *const *argv, char **envp, RunOutput *io, GError **error);

@@ -5,6 +5,7 @@
 #include <ftw.h>
 #include <setjmp.h>
 #include <stdarg.h>
+#include <sys/vfs.h>
 
 void check_tmp_cleanup(void);
 
@@ -204,6 +205,27 @@ void block_signal(int sig) {
   sigset_t set = sigset_of(sig, 0);
 
   SYS(sigprocmask(SIG_BLOCK, &set, NULL));
+}
+
+const char *check_sandbox_evidence(void) {
+  static const char *const roots[] = {"/", "/etc", "/usr"};
+  char mine[300] = "", init[300] = "";
+  struct statfs fs;
+
+  /* The program, or its parent that runs all cases, is the sandbox's first process. */
+  if (readlink("/proc/self/exe", mine, sizeof mine - 1) <= 0 ||
+      readlink("/proc/1/exe", init, sizeof init - 1) <= 0 || strcmp(mine, init) != 0)
+    return "process 1 is another program";
+  /* Never empty and never removable; on a read-only root that is not even looked at. */
+  for (int i = 0; i < 3; i++)
+    if (rmdir(roots[i]) == 0 || (errno != EROFS && errno != EBUSY) || (i && errno != EROFS))
+      return "the root is not read-only";
+  if (statfs("/tmp", &fs) < 0 || fs.f_type != 0x01021994)
+    return "/tmp is not a tmpfs";
+  /* With a bad descriptor nothing is loaded; EBADF would mean that the caller might load a module. */
+  if (syscall(SYS_finit_module, -1, "", 0) == 0 || (errno != ENOSYS && errno != EPERM))
+    return "it may load kernel modules";
+  return NULL;
 }
 
 bool have_cap(int cap) {
