@@ -1,0 +1,214 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* File descriptions: life cycle, observers of their end, waiting, and what fstat says of files without an inode.
+ *
+ * tes_file_init() prepares the base that every kind embeds; the last tes_file_unref() runs the watches, drops the locks,
+ * asks the kind to release itself and then lets path and inode go. */
+#include <core/file/file.h>
+#include <semaphore.h>
+#include <sys/mount.h>
+#include <time.h>
+
+static const TesLockClass pos_class = {"file position", TES_RANK_FILE_POS, FALSE, "position of a file description"};
+/* Below everything but leaves: watches are added under their owners' locks. */
+static const TesLockClass watch_class = {"file watches", TES_RANK_LEAF, FALSE, "lists of end-of-file-description watches"};
+
+static TesMutex *watch_lock(void) {
+  static TesMutex lock;
+  static gsize once;
+  if (g_once_init_enter(&once)) {
+    tes_mutex_init(&lock, &watch_class);
+    g_once_init_leave(&once, 1);
+  }
+  return &lock;
+}
+
+void tes_file_init(TesFile *f, TesKernel *kernel, const TesFileOps *ops, guint flags) {
+  memset(f, 0, sizeof *f);
+  f->ops = ops;
+  f->kernel = kernel;
+  f->refs = 1;
+  f->flags = flags & ~(guint)(O_CLOEXEC | O_CREAT | O_EXCL | O_NOCTTY | O_TRUNC);
+  f->id = f->ino = kernel ? tes_unique_id(kernel) : 1; /* no kernel: unit tests */
+  tes_queue_init(&f->own_queue);
+  f->queue = &f->own_queue;
+  tes_mutex_init(&f->pos_lock, &pos_class);
+}
+
+TesFile *tes_file_ref(TesFile *f) {
+  g_atomic_int_inc(&f->refs);
+  return f;
+}
+
+gboolean tes_file_try_ref(TesFile *f) {
+  gint n = g_atomic_int_get(&f->refs);
+  while (n > 0)
+    if (__atomic_compare_exchange_n(&f->refs, &n, n + 1, TRUE, __ATOMIC_SEQ_CST, __ATOMIC_RELAXED))
+      return TRUE;
+  return FALSE;
+}
+
+static void run_watches(TesFile *f) {
+  TesMutex *lock = watch_lock();
+  for (;;) {
+    tes_mutex_lock(lock);
+    GSList *first = f->watches;
+    TesFileWatch *w = first ? first->data : NULL;
+    f->watches = first ? g_slist_delete_link(first, first) : NULL;
+    tes_mutex_unlock(lock);
+    if (!w)
+      return;
+    w->fn(f, w->data);
+  }
+}
+
+/* Path and inode outlive the kind's release, which may still look at them. */
+static void destroy(TesFile *f) {
+  if (g_atomic_pointer_get(&f->watches))
+    run_watches(f);
+  tes_lock_release(f);
+  TesPath *path = f->path;
+  TesInode *inode = f->inode;
+  if (inode && f->writer)
+    tes_inode_put_write(inode);
+  tes_queue_clear(&f->own_queue);
+  tes_mutex_clear(&f->pos_lock);
+  if (TES_HAS(f->ops, release))
+    f->ops->release(f);
+  if (inode)
+    tes_inode_unref(inode);
+  if (path)
+    tes_path_unref(path);
+}
+
+void tes_file_unref(TesFile *f) {
+  if (f && g_atomic_int_dec_and_test(&f->refs))
+    destroy(f);
+}
+
+void tes_file_add_watch(TesFile *f, TesFileWatch *w) {
+  TES_LOCKED(watch_lock());
+  f->watches = g_slist_prepend(f->watches, w);
+}
+
+void tes_file_remove_watch(TesFile *f, TesFileWatch *w) {
+  TES_LOCKED(watch_lock());
+  f->watches = g_slist_remove(f->watches, w);
+}
+
+guint tes_file_poll(TesFile *f) {
+  return TES_HAS(f->ops, poll) ? f->ops->poll(f) : POLLIN | POLLOUT | POLLRDNORM | POLLWRNORM;
+}
+
+gboolean tes_file_is_regular(TesFile *f) { return f->inode && S_ISREG(f->inode->mode); }
+
+/* ---- Waiting ---- */
+
+static gboolean post_sem(TesWaiter *w, guint mask, gpointer key) {
+  sem_post(((TesFileWait *)w->data)->sem);
+  return TRUE;
+}
+
+void tes_file_wait_begin(TesFileWait *fw, TesFile *f, TesTask *task, guint mask) {
+  fw->task = task;
+  fw->sem = NULL;
+  if (task) {
+    tes_waiter_init_task(&fw->w, task, mask);
+  } else {
+    fw->sem = g_new(sem_t, 1);
+    sem_init(fw->sem, 0, 0);
+    fw->w = (TesWaiter){.mask = mask, .fn = post_sem, .data = fw};
+  }
+  tes_queue_add(f->queue, &fw->w);
+}
+
+int tes_file_wait_block(TesFileWait *fw, TesTime deadline) {
+  if (fw->task)
+    return tes_task_block(fw->task, deadline);
+  if (deadline == TES_TIME_INFINITE) {
+    while (sem_wait(fw->sem) < 0 && errno == EINTR)
+      ;
+    return 0;
+  }
+  struct timespec ts = {deadline / TES_NSEC, deadline % TES_NSEC};
+  while (sem_clockwait(fw->sem, CLOCK_MONOTONIC, &ts) < 0)
+    if (errno == ETIMEDOUT)
+      return -ETIMEDOUT;
+  return 0;
+}
+
+void tes_file_wait_end(TesFileWait *fw) {
+  tes_waiter_remove(&fw->w);
+  if (fw->sem) {
+    sem_destroy(fw->sem);
+    g_free(fw->sem);
+  }
+}
+
+int tes_file_wait(TesFile *f, TesTask *task, guint mask, TesTime deadline) {
+  guint want = mask | POLLERR | POLLHUP;
+  if (tes_file_poll(f) & want)
+    return 0;
+  TesFileWait fw;
+  tes_file_wait_begin(&fw, f, task, mask);
+  int r = 0;
+  while (!(tes_file_poll(f) & want) && (r = tes_file_wait_block(&fw, deadline)) == 0)
+    ;
+  tes_file_wait_end(&fw);
+  return r;
+}
+
+TesTime tes_file_deadline(TesFile *f, gboolean send) {
+  if (!TES_HAS(f->ops, sock) || !TES_HAS(f->ops->sock, timeout))
+    return TES_TIME_INFINITE;
+  TesTime t = f->ops->sock->timeout(f, send);
+  return t > 0 ? tes_time_monotonic(f->kernel) + t : TES_TIME_INFINITE;
+}
+
+void tes_file_signal_self(TesTask *t, int sig) {
+  siginfo_t info = {.si_signo = sig, .si_code = SI_USER};
+  TesNs *ns = tes_ctx_pid_ns(tes_task_ctx(t));
+  info.si_pid = tes_task_pid(t, ns);
+  info.si_uid = tes_task_cred(t)->uid;
+  tes_signal_task(t, sig, &info);
+}
+
+/* ---- Attributes ---- */
+
+static guint64 anon_dev(TesKernel *k) {
+  static gsize dev;
+  if (g_once_init_enter(&dev))
+    g_once_init_leave(&dev, (gsize)tes_kernel_new_dev(k));
+  return dev;
+}
+
+int tes_file_getattr(TesFile *f, TesCtx *ctx, TesAttr *a) {
+  if (TES_HAS(f->ops, getattr)) {
+    int r = f->ops->getattr(f, ctx, a);
+    if (r == 0 && !a->dev)
+      a->dev = f->inode ? f->inode->super->dev : anon_dev(f->kernel);
+    return r;
+  }
+  if (f->inode)
+    return TES_HAS(f->inode->ops, getattr) ? f->inode->ops->getattr(f->inode, ctx, a) : -EIO;
+  TesTime now = tes_time_realtime(f->kernel);
+  struct timespec ts = {now / TES_NSEC, now % TES_NSEC};
+  *a = (TesAttr){.mode = 0600, .nlink = 1, .blksize = 4096, .ino = f->ino, .dev = anon_dev(f->kernel),
+                 .atime = ts, .mtime = ts, .ctime = ts};
+  return 0;
+}
+
+int tes_file_setattr(TesFile *f, TesCtx *ctx, const TesSetAttr *set) {
+  if (f->path && (f->path->vfs->ops->mount_flags(f->path) & MS_RDONLY))
+    return -EROFS;
+  if (TES_HAS(f->ops, setattr))
+    return f->ops->setattr(f, ctx, set);
+  if (f->inode)
+    return TES_HAS(f->inode->ops, setattr) ? f->inode->ops->setattr(f->inode, ctx, set) : -EPERM;
+  return -EPERM;
+}
+
+char *tes_file_describe(TesFile *f) {
+  if (TES_HAS(f->ops, describe))
+    return f->ops->describe(f);
+  return g_strdup_printf("anon_inode:[%s]", f->ops->name);
+}

@@ -1,0 +1,84 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Filesystem instances, device numbers, and finding a filesystem type by its name. */
+#include <core/task/task.h>
+#include <string.h>
+#include <sys/sysmacros.h>
+
+void tes_super_init(TesSuper *s, TesKernel *k, const TesSuperOps *ops, const char *type) {
+  s->ops = ops;
+  s->kernel = k;
+  s->refs = 1;
+  s->type = type;
+  s->dev = tes_kernel_new_dev(k);
+}
+
+TesSuper *tes_super_ref(TesSuper *s) {
+  g_atomic_int_inc(&s->refs);
+  return s;
+}
+
+void tes_super_unref(TesSuper *s) {
+  if (!g_atomic_int_dec_and_test(&s->refs))
+    return;
+  TesInode *root = s->root;
+  if (root) {
+    /* No other reference on it is left: each would count against the super. It stays "root" while it is freed, so
+     * that its going does not drop the super once more. */
+    tes_inode_unref(root);
+  }
+  s->ops->free(s);
+}
+
+void tes_super_set_root(TesSuper *s, TesInode *root) {
+  g_return_if_fail(!s->root && root->super == s && root->refs == 1);
+  __atomic_store_n(&s->root, root, __ATOMIC_RELEASE);
+  g_atomic_int_add(&s->refs, -1); /* what tes_inode_init() took; the creator holds another */
+}
+
+void tes_super_activate(TesSuper *s) { g_atomic_int_inc(&s->active); }
+
+void tes_super_deactivate(TesSuper *s) {
+  if (g_atomic_int_dec_and_test(&s->active) && TES_HAS(s->ops, shutdown))
+    s->ops->shutdown(s);
+}
+
+guint64 tes_kernel_new_dev(TesKernel *k) {
+  guint n = (guint)g_atomic_int_add((gint *)&k->next_dev, 1) + 1;
+  return makedev(0, n);
+}
+
+int tes_fs_new_super(TesCtx *ctx, const char *fstype, const char *source, const char *opts, gulong ms_flags, TesSuper **out) {
+  const TesFsTypeOps *fs = tes_registry_find(tes_kernel_registry(ctx->kernel), "filesystem", fstype);
+  if (!fs || !TES_HAS(fs, mount))
+    return -ENODEV;
+  return fs->mount(ctx, source, opts && *opts ? opts : NULL, ms_flags, out);
+}
+
+int tes_fs_mount(TesCtx *ctx, const TesAt *at, const char *fstype, const char *source, const char *opts, gulong ms_flags) {
+  TesSuper *s = NULL;
+  int r = tes_fs_new_super(ctx, fstype, source, opts, ms_flags, &s);
+  if (r < 0)
+    return r;
+  TesVfs *v = tes_kernel_vfs(ctx->kernel);
+  r = v->ops->mount(v, ctx, at, s, source ? source : "none", ms_flags);
+  if (r < 0)
+    tes_super_unref(s);
+  return r;
+}
+
+int tes_mount_opts_parse(const char *opts, int (*fn)(const char *, const char *, gpointer), gpointer data) {
+  if (!opts)
+    return 0;
+  g_auto(GStrv) parts = g_strsplit(opts, ",", -1);
+  for (char **p = parts; *p; p++) {
+    if (!**p)
+      continue;
+    char *eq = strchr(*p, '=');
+    if (eq)
+      *eq = '\0';
+    int r = fn(*p, eq ? eq + 1 : NULL, data);
+    if (r < 0)
+      return r;
+  }
+  return 0;
+}

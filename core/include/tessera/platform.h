@@ -1,0 +1,144 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Platform interface: how guest code is executed and how its address space is made.
+ *
+ * A platform plugin exports a feature of kind "platform" whose ops is a TesPlatformOps. It creates
+ * address spaces (TesAspace) and threads of execution in them (TesExec). It knows nothing about
+ * tasks, vmas or files: the core says what to map, and serves every trap.
+ *
+ * Objects embed the base structs below as their first member. Functions return >= 0 or -errno
+ * unless they have a GError. */
+#pragma once
+
+#include <signal.h>
+#include <sys/user.h>
+#include <tessera/types.h>
+
+TES_BEGIN_DECLS
+
+/* General registers, as ptrace(2) NT_PRSTATUS lays them out: fs_base and gs_base included. */
+typedef struct user_regs_struct TesRegs;
+
+/* One change of an address space. Addresses, lengths and offsets are multiples of the page size and lie in
+ * [platform->min_addr, platform->max_addr). MAP replaces whatever was mapped there; UNMAP and PROTECT of pages
+ * that are not mapped are not errors. All mappings are shared mappings of `fd`: the core does
+ * copy-on-write itself. */
+typedef enum { TES_MAP_MAP, TES_MAP_UNMAP, TES_MAP_PROTECT } TesMapKind;
+
+enum {
+  TES_MAP_STABLE_FD = 1 << 0, /* fd is the memory file: it stays open as long as the platform, may be cached */
+  TES_MAP_POPULATE = 1 << 1,  /* the pages will be touched at once: map them in if that is cheap */
+};
+
+typedef struct {
+  guint8 kind;   /* TesMapKind */
+  guint8 prot;   /* PROT_READ | PROT_WRITE | PROT_EXEC; PROT_NONE is allowed */
+  guint16 flags; /* TES_MAP_* */
+  int fd;        /* MAP: borrowed for the call; the platform duplicates it if it defers the mapping */
+  gulong addr;
+  gulong len;
+  goffset off;   /* MAP: offset in fd */
+} TesMapOp;
+
+/* Why run() returned. */
+typedef enum {
+  TES_TRAP_SYSCALL,   /* nr, args, ip (after the instruction), sp are valid */
+  TES_TRAP_FAULT,     /* page fault: addr, access, signo SIGSEGV or SIGBUS with its si_code, ip, sp */
+  TES_TRAP_EXCEPTION, /* any other synchronous exception: signo, code, addr, trapno, ip, sp */
+  TES_TRAP_KICK,      /* kick() was called, or nothing happened: look for work and run again */
+  TES_TRAP_DEAD,      /* the host killed the thread: the task cannot run again */
+} TesTrapKind;
+
+enum { TES_ACCESS_READ = 1, TES_ACCESS_WRITE = 2, TES_ACCESS_EXEC = 4 }; /* 0: the platform cannot tell */
+
+typedef struct {
+  TesTrapKind kind;
+  gboolean foreign_abi; /* SYSCALL made with int 0x80, or the x32 bit: the core answers ENOSYS */
+  gulong nr;
+  gulong args[6];
+  gulong ip, sp;
+  int signo, code;      /* FAULT, EXCEPTION */
+  gulong addr;
+  guint access;         /* FAULT: TES_ACCESS_*, 0 when unknown */
+  gulong trapno, err;   /* as in struct sigcontext; 0 when unknown */
+} TesTrap;
+
+typedef struct {
+  gsize size;
+  /* Maps, unmaps and protects, in order, in one batch. May be called by any kernel thread. It may defer
+   * mappings until the next run() of any thread of the address space, but when it returns no thread can
+   * still use a mapping that the batch removed or a permission that it took away. Returns 0 or -errno
+   * (-ENOMEM: the host's limit of mappings; the batch may then be partly applied). Never calls back into
+   * the core and takes no core lock. */
+  int (*apply)(TesAspace *, const TesMapOp *ops, gsize n);
+  /* Optional: applies `ops` (removals of write permission) to `src`, then makes a new address space with the
+   * same mappings. Called by a thread that has an exec in `src` and is serving its trap. */
+  TesAspace *(*clone)(TesAspace *src, const TesMapOp *ops, gsize n, GError **error);
+  /* All execs in it are freed already. */
+  void (*free)(TesAspace *);
+} TesAspaceOps;
+
+typedef struct {
+  gsize size;
+  /* Runs the guest until a trap. The first call binds the exec to the calling thread for good. Registers
+   * come from regs(); a fresh exec has all-zero registers with valid segment selectors and flags.
+   * Returns 0; -errno if the exec can never run (treated like TES_TRAP_DEAD). */
+  int (*run)(TesExec *, TesTrap *out);
+  /* All general registers, valid until the next run(); with `write` they will be loaded by it.
+   * After a SYSCALL trap rax is -ENOSYS and orig_rax the number. Owner thread only (or before the first run). */
+  TesRegs *(*regs)(TesExec *, gboolean write);
+  /* Sets rax only: the cheap way to finish a system call. Owner thread only. */
+  void (*set_result)(TesExec *, gulong rax);
+  /* Extended state in the standard (non-compacted) XSAVE format, as PTRACE_GETREGSET NT_X86_XSTATE
+   * gives it. get returns the bytes written to buf (at most n); set returns 0 or -errno. */
+  int (*xstate_get)(TesExec *, void *buf, gsize n);
+  int (*xstate_set)(TesExec *, const void *buf, gsize n);
+  /* Makes run() return (now, or at once when it is called next). Any thread; idempotent; bounded in time. */
+  void (*kick)(TesExec *);
+  /* Optional: called about every CPU tick (10 ms) for an exec that is inside run(), by the event thread. */
+  void (*tick)(TesExec *);
+  /* Ends the thread of execution. Owner thread, or any thread if run() was never called. */
+  void (*free)(TesExec *);
+} TesExecOps;
+
+typedef struct {
+  gsize size;
+  guint cores;         /* [1, n]: CPUs the guest sees */
+  const char *device;  /* NULL, or a device path given by the operator (KVM) */
+} TesPlatformArgs;
+
+enum {
+  TES_PLATFORM_PREFERRED = 1 << 0, /* chosen before others when the operator names none and probe() succeeds */
+};
+
+typedef struct {
+  gsize size;
+  guint flags;
+  /* 0 when it can run here; else -errno and one sentence in *why_not (transfer full). Bounded in time. */
+  int (*probe)(char **why_not);
+  /* Called once per kernel, before any guest memory exists, from the main thread. */
+  TesPlatform *(*open)(const TesPlatformArgs *, GError **error);
+  void (*close)(TesPlatform *);
+  /* An empty address space. */
+  TesAspace *(*aspace_new)(TesPlatform *, GError **error);
+  /* A thread of execution in `aspace`, parked. The caller is a thread that has an exec in the same address space and
+   * is serving its trap, or any thread if the address space has no exec yet. */
+  TesExec *(*exec_new)(TesPlatform *, TesAspace *, GError **error);
+} TesPlatformOps;
+
+struct _TesPlatform {
+  const TesPlatformOps *ops;
+  gulong min_addr; /* lowest mappable guest address */
+  gulong max_addr; /* first address above the guest's */
+  gsize xstate_size; /* bytes xstate_get() writes at most */
+  guint64 xfeatures; /* XCR0: state components in use */
+};
+struct _TesAspace {
+  const TesAspaceOps *ops;
+  TesPlatform *platform;
+};
+struct _TesExec {
+  const TesExecOps *ops;
+  TesAspace *aspace;
+};
+
+TES_END_DECLS

@@ -1,0 +1,156 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* fork(2): a second address space with the same memory. Private pages become read-only in both and are copied when
+ * they are written (cow.c); what follows is the same for shared ones. */
+#include <core/mm/private.h>
+
+#define RETRIES 16
+
+/* Collects neighbouring pages to reference them in one go. */
+typedef struct {
+  TesMemFile *mf;
+  goffset off;
+  gsize len;
+} RefRun;
+
+static void ref_flush(RefRun *r) {
+  if (r->len)
+    tes_memfile_ref(r->mf, r->off, r->len);
+  r->len = 0;
+}
+
+static void ref_add(RefRun *r, goffset off) {
+  if (r->len && r->off + (goffset)r->len != off)
+    ref_flush(r);
+  if (!r->len)
+    r->off = off;
+  r->len += TES_PAGE_SIZE;
+}
+
+/* Copies the entries of a vma. Write permission of private pages ends in both; TRUE: there was some. */
+static gboolean copy_entries(TesMM *src, TesMM *child, const TesVma *v, RefRun *refs) {
+  gboolean private_ = tes_vma_private(v), had_write = FALSE;
+  TesLeaf *l;
+  for (gulong at = tes_vma_start(v); at < v->end && (l = tes_leaf_next(src, at, v->end));) {
+    gulong from = MAX(at, l->base), to = MIN(v->end, l->base + TES_LEAF_SIZE);
+    guint i = tes_leaf_index(from), end = i + (guint)tes_pages_of(from, to);
+    at = to;
+    if (!l->present)
+      continue;
+    TesLeaf *to_leaf = tes_leaf_get(child, from);
+    for (; i < end; i++) {
+      TesPte e = l->e[i];
+      if (!e)
+        continue;
+      if (private_ && (e & (TES_PTE_OWNED | TES_PTE_WRITE))) {
+        had_write |= (e & TES_PTE_WRITE) != 0;
+        e &= ~(TesPte)(TES_PTE_OWNED | TES_PTE_WRITE);
+        tes_pte_store(l, i, e);
+      }
+      if (e & TES_PTE_MEM)
+        ref_add(refs, tes_memfile_offset(src->mf, tes_pte_page(e)));
+      tes_pte_store(to_leaf, i, e);
+    }
+  }
+  return had_write;
+}
+
+/* All vmas but the DONTFORK ones, linked to their sources, so that truncation finds the child from now on. */
+static void copy_vmas(TesMM *src, TesMM *child) {
+  for (TesVma *v = (TesVma *)tes_tree_first(&src->vmas); v; v = tes_vma_next(v)) {
+    if (v->flags & TES_VMA_DONTFORK)
+      continue;
+    TesVma *n = tes_vma_copy(v, child);
+    n->flags &= (guint16) ~(TES_VMA_LOCKED | TES_VMA_LOCKONFAULT);
+    tes_vma_insert(child, n);
+  }
+}
+
+static int clone_aspace(TesMM *src, TesMM *child, TesChange *protect, TesChange *lose) {
+  GError *error = NULL;
+  if (TES_HAS(src->aspace->ops, clone)) {
+    child->aspace = src->aspace->ops->clone(src->aspace, protect->op, protect->n, &error);
+    /* Whatever the failure left undone: the entries say read-only. */
+    if (!child->aspace)
+      tes_change_apply(src, protect);
+  } else {
+    int r = tes_change_apply(src, protect);
+    if (r < 0)
+      return r;
+    child->aspace = src->kernel->platform->ops->aspace_new(src->kernel->platform, &error);
+    lose->n = 0;
+    for (TesVma *v = (TesVma *)tes_tree_first(&child->vmas); v; v = tes_vma_next(v))
+      tes_pages_replay(child, v, lose, tes_vma_start(v), v->end);
+  }
+  if (!child->aspace) {
+    tes_info("fork: %s", error ? error->message : "the platform made no address space");
+    g_clear_error(&error);
+    return -ENOMEM;
+  }
+  return tes_change_apply(child, lose);
+}
+
+/* Both pages locks held. */
+static int copy_pages(TesMM *src, TesMM *child) {
+  TesChange protect, lose;
+  tes_change_init(&protect);
+  tes_change_init(&lose);
+  RefRun refs = {.mf = src->mf};
+  for (TesVma *v = (TesVma *)tes_tree_first(&src->vmas); v; v = tes_vma_next(v)) {
+    gulong start = tes_vma_start(v);
+    if (v->flags & (TES_VMA_DONTFORK | TES_VMA_WIPEONFORK))
+      tes_change_unmap(&lose, start, v->end - start);
+    else if (copy_entries(src, child, v, &refs))
+      tes_change_protect(&protect, start, v->end - start, v->prot & ~(guint)PROT_WRITE);
+  }
+  ref_flush(&refs);
+  int r = clone_aspace(src, child, &protect, &lose);
+  tes_change_finish(src, &protect);
+  tes_change_finish(child, &lose);
+  return r;
+}
+
+static void copy_head(TesMM *src, TesMM *child) {
+  child->layout = src->layout;
+  child->brk = src->brk;
+  child->stack_limit = src->stack_limit;
+  child->as_limit = src->as_limit;
+  child->data_limit = src->data_limit;
+  child->lock_limit = src->lock_limit;
+  child->scattered = src->scattered;
+  src->breaks = 0;
+  child->exe = src->exe ? tes_file_ref(src->exe) : NULL;
+  child->auxv_len = src->auxv_len;
+  child->auxv = src->auxv ? g_memdup2(src->auxv, src->auxv_len) : NULL;
+}
+
+/* -EAGAIN: truncation came in between. */
+static int fork_once(TesMM *src, TesMM **out) {
+  TesMM *child = tes_mm_alloc(src->kernel);
+  tes_mm_lock(src);
+  tes_mutex_lock(&child->map_lock);
+  copy_head(src, child);
+  copy_vmas(src, child);
+  tes_mutex_lock(&src->pages_lock);
+  tes_mutex_lock(&child->pages_lock);
+  /* Truncation that visited the child when it was empty missed what would be copied now. */
+  int r = child->invalidations ? -EAGAIN : copy_pages(src, child);
+  tes_mutex_unlock(&child->pages_lock);
+  tes_mutex_unlock(&src->pages_lock);
+  /* Copies that began when the pages were writable end before any of them can be copied on write: none is lost. */
+  tes_epoch_barrier();
+  tes_mm_unlock(child);
+  tes_mm_unlock(src);
+  if (r < 0)
+    tes_mm_unref(child);
+  else
+    *out = child;
+  return r;
+}
+
+int tes_mm_fork(TesMM *src, TesTask *t, TesMM **out) {
+  tes_mm_note_limits(src, t);
+  int r = -EAGAIN;
+  for (guint i = 0; i < RETRIES && r == -EAGAIN; i++)
+    r = fork_once(src, out);
+  return r == -EAGAIN ? -ENOMEM : r;
+}

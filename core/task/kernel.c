@@ -1,0 +1,612 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The kernel object (FEATURES.md 1.1): initialisation with its refusals, the event thread, processes made by the
+ * control side, unique ids, teardown. Pause lives in run.c. */
+#include <core/loader/loader.h>
+#include <core/registry/registry.h>
+#include <core/task/kernel.h>
+#include <core/trace/trace.h>
+#include <sys/prctl.h>
+#include <sys/wait.h>
+
+static const TesLockClass ext_class = {"kernel external", TES_RANK_KERNEL_EXT, FALSE, "changes from outside the sandbox"};
+static const TesLockClass task_set_class = {"task set", TES_RANK_TASK_SET, FALSE, "process tree, groups, sessions, pid namespaces"};
+static const TesLockClass running_class = {"running tasks", TES_RANK_RUNNING, FALSE, "CPU clock ticker's start and stop"};
+
+#define DEFAULT_PID_MAX 32768
+
+static gboolean fail(GError **error, TesErrorCode code, const char *message) {
+  g_set_error_literal(error, TES_ERROR, code, message);
+  return FALSE;
+}
+
+TesKernel *tes_kernel_new(TesRegistry *sealed) {
+  TesKernel *k = g_new0(TesKernel, 1);
+  k->registry = sealed;
+  tes_mutex_init(&k->ext_lock, &ext_class);
+  tes_mutex_init(&k->task_set, &task_set_class);
+  tes_mutex_init(&k->running_lock, &running_class);
+  pthread_mutex_init(&k->pause_mutex, NULL);
+  pthread_cond_init(&k->pause_cond, NULL);
+  k->tasks = g_hash_table_new_full(NULL, NULL, NULL, (GDestroyNotify)tes_task_unref);
+  k->pgrps = g_hash_table_new(NULL, NULL);
+  k->sessions = g_hash_table_new(NULL, NULL);
+  k->to_start = g_ptr_array_new_with_free_func((GDestroyNotify)tes_tg_unref);
+  k->data = g_hash_table_new(NULL, NULL);
+  k->plugins_inited = g_ptr_array_new();
+  tes_queue_init(&k->exited_queue);
+  return k;
+}
+
+/* ---- Initialisation ---- */
+
+static gboolean check_args(TesKernel *k, const TesKernelArgs *a, GError **error) {
+  if (k->initialised)
+    return fail(error, TES_ERROR_STATE, "the kernel is already initialised");
+  if (!tes_registry_is_sealed(k->registry))
+    return fail(error, TES_ERROR_STATE, "the plugin registry is not sealed");
+  if (!a->timekeeper)
+    return fail(error, TES_ERROR_CONFIG, "a kernel needs a timekeeper");
+  if (!tes_timekeeper_has_clocks(a->timekeeper))
+    return fail(error, TES_ERROR_CONFIG, "the timekeeper's clocks must be set before the kernel is initialised");
+  if (a->application_cores == 0)
+    return fail(error, TES_ERROR_CONFIG, "the number of CPUs must be at least 1 (--cpus)");
+  return TRUE;
+}
+
+static gboolean unknown_feature(TesKernel *k, const char *kind, const char *name, GError **error) {
+  g_auto(GStrv) names = tes_registry_names(k->registry, kind);
+  g_autofree char *list = g_strjoinv(", ", names);
+  if (name)
+    g_set_error(error, TES_ERROR, TES_ERROR_CONFIG, "no %s \"%s\" is loaded; there is: %s", kind, name, *list ? list : "none");
+  else
+    g_set_error(error, TES_ERROR, TES_ERROR_CONFIG, "no %s is loaded; install one or give --plugin-path", kind);
+  return FALSE;
+}
+
+static gboolean probe(const TesPlatformOps *ops, const char *name, GString *why) {
+  g_autofree char *why_not = NULL;
+  int r = TES_HAS(ops, probe) ? ops->probe(&why_not) : 0;
+  if (r < 0)
+    g_string_append_printf(why, "%s%s: %s", why->len ? "; " : "", name, why_not ? why_not : g_strerror(-r));
+  return r >= 0;
+}
+
+static const TesPlatformOps *choose_platform(TesKernel *k, const char *want, GError **error) {
+  g_auto(GStrv) names = tes_registry_names(k->registry, "platform");
+  g_autoptr(GString) why = g_string_new(NULL);
+  if (want ? !g_strv_contains((const char *const *)names, want) : !names[0]) {
+    unknown_feature(k, "platform", want, error);
+    return NULL;
+  }
+  for (int preferred = 1; preferred >= 0; preferred--)
+    for (char **n = names; *n; n++) {
+      const TesPlatformOps *ops = tes_registry_find(k->registry, "platform", *n);
+      gboolean is_preferred = (ops->flags & TES_PLATFORM_PREFERRED) != 0;
+      if ((want && !g_str_equal(want, *n)) || is_preferred != preferred)
+        continue;
+      if (probe(ops, *n, why))
+        return ops;
+    }
+  g_set_error(error, TES_ERROR, TES_ERROR_PLATFORM, "no platform works here: %s", why->str);
+  return NULL;
+}
+
+static gboolean open_platform(TesKernel *k, const TesKernelArgs *a, GError **error) {
+  const TesPlatformOps *ops = choose_platform(k, a->platform, error);
+  if (!ops)
+    return FALSE;
+  TesPlatformArgs pa = {.size = sizeof pa, .cores = k->cores, .device = a->device};
+  k->platform = ops->open(&pa, error);
+  return k->platform != NULL;
+}
+
+typedef struct {
+  const TesVfsOps *best;
+} BestVfs;
+
+static void pick_vfs(const TesPlugin *p, const char *origin, const TesFeature *f, gpointer data) {
+  (void)p, (void)origin;
+  BestVfs *b = data;
+  const TesVfsOps *ops = f->ops;
+  if (!b->best || ops->priority > b->best->priority)
+    b->best = ops;
+}
+
+static gboolean open_vfs(TesKernel *k, const char *want, GError **error) {
+  BestVfs b = {NULL};
+  if (want)
+    b.best = tes_registry_find(k->registry, "vfs", want);
+  else
+    tes_registry_foreach(k->registry, "vfs", pick_vfs, &b);
+  if (!b.best)
+    return unknown_feature(k, "vfs", want, error);
+  k->vfs = b.best->new_(k, error);
+  if (!k->vfs)
+    g_prefix_error(error, "failed to initialize VFS: ");
+  return k->vfs != NULL;
+}
+
+static gpointer event_main(gpointer data) {
+  TesKernel *k = data;
+  prctl(PR_SET_NAME, "tessera-events");
+  g_main_context_push_thread_default(k->main_context);
+  g_main_loop_run(k->main_loop);
+  g_main_context_pop_thread_default(k->main_context);
+  return NULL;
+}
+
+static gboolean quit_loop(gpointer loop) {
+  g_main_loop_quit(loop);
+  return G_SOURCE_REMOVE;
+}
+
+/* By a source, not by g_main_loop_quit() from here: the thread may not have entered its loop yet. */
+static void stop_events(TesKernel *k) {
+  GSource *s = g_idle_source_new();
+  g_source_set_priority(s, G_PRIORITY_HIGH);
+  g_source_set_callback(s, quit_loop, k->main_loop, NULL);
+  g_source_attach(s, k->main_context);
+  g_source_unref(s);
+  g_thread_join(k->event_thread);
+}
+
+static void start_events(TesKernel *k) {
+  k->main_context = g_main_context_new();
+  k->main_loop = g_main_loop_new(k->main_context, FALSE);
+  tes_timers_init(k);
+  tes_ticker_init(k);
+  k->event_thread = g_thread_new("tessera-events", event_main, k);
+}
+
+typedef struct {
+  TesKernel *k;
+  GError **error;
+  gboolean ok;
+} InitPlugins;
+
+static void init_plugin(const TesPlugin *p, const char *origin, gpointer data) {
+  (void)origin;
+  InitPlugins *i = data;
+  if (!i->ok)
+    return;
+  if (p->init && !p->init(i->k, i->error))
+    i->ok = FALSE;
+  else if (p->fini)
+    g_ptr_array_add(i->k->plugins_inited, (gpointer)p);
+}
+
+static void copy_auxv(TesKernel *k, const guint64 *auxv) {
+  while (auxv && (auxv[2 * k->n_extra_auxv] || auxv[2 * k->n_extra_auxv + 1]))
+    k->n_extra_auxv++;
+  k->extra_auxv = g_memdup2(auxv, k->n_extra_auxv * 2 * sizeof *auxv);
+}
+
+gboolean tes_kernel_init(TesKernel *k, const TesKernelArgs *a, GError **error) {
+  if (!check_args(k, a, error))
+    return FALSE;
+  k->cores = a->application_cores;
+  k->use_host_cores = a->use_host_cores;
+  k->strace = a->strace;
+  k->pid_max = a->pid_max ? a->pid_max : DEFAULT_PID_MAX;
+  copy_auxv(k, a->extra_auxv);
+  for (guint i = 0; i < TES_SYSCALL_MAX; i++)
+    k->syscalls[i] = tes_syscall_row(k->registry, i);
+  if (!open_platform(k, a, error))
+    return FALSE;
+  k->memfile = tes_memfile_new(a->memory_limit, error);
+  if (!k->memfile)
+    return FALSE;
+  k->timekeeper = a->timekeeper;
+  k->futexes = tes_futexes_new();
+  k->unimpl = tes_unimpl_new();
+  start_events(k);
+  if (!tes_kernel_init_namespaces(k, a->hostname))
+    return fail(error, TES_ERROR_FAILED, "the root namespaces could not be made");
+  k->supervisor_cred = tes_cred_new_root(k->root_user);
+  tes_ctx_init(&k->supervisor, TES_CTX_SUPERVISOR, k);
+  if (!tes_vdso_init(k, error) || !open_vfs(k, a->vfs, error))
+    return FALSE;
+  InitPlugins ip = {k, error, TRUE};
+  tes_registry_foreach_plugin(k->registry, init_plugin, &ip);
+  k->initialised = ip.ok;
+  return ip.ok;
+}
+
+/* ---- Teardown (L28): the reverse of initialisation ---- */
+
+static void fini_plugins(TesKernel *k) {
+  GPtrArray *done = k->plugins_inited;
+  for (guint i = done->len; i-- > 0;)
+    ((const TesPlugin *)g_ptr_array_index(done, i))->fini(k);
+  g_ptr_array_unref(done);
+}
+
+static void free_data(TesKernel *k);
+
+void tes_kernel_free(TesKernel *k) {
+  if (!k)
+    return;
+  g_ptr_array_unref(k->to_start);
+  if (k->init)
+    tes_tg_unref(k->init);
+  g_hash_table_unref(k->tasks);
+  if (k->root_path)
+    tes_path_unref(k->root_path);
+  if (k->root_mount_ns)
+    k->vfs->ops->ns_unref(k->root_mount_ns);
+  if (k->memfd_super) {
+    tes_super_deactivate(k->memfd_super);
+    tes_super_unref(k->memfd_super);
+  }
+  fini_plugins(k);
+  free_data(k);
+  if (k->event_thread)
+    stop_events(k);
+  tes_epoch_poll(); /* retired mounts and dentries still use the VFS */
+  if (k->vfs)
+    k->vfs->ops->free(k->vfs);
+  if (k->vdso_source)
+    tes_vdso_free(k);
+  if (k->supervisor_cred)
+    tes_cred_unref(k->supervisor_cred);
+  TesNs *ns[] = {k->root_uts, k->root_ipc, k->root_pid, k->root_net, k->root_cgroup, k->root_time, k->root_user};
+  for (guint i = 0; i < G_N_ELEMENTS(ns); i++)
+    if (ns[i])
+      tes_ns_unref(ns[i]);
+  tes_epoch_poll();
+  if (k->main_context) {
+    tes_ticker_free(k);
+    tes_timers_free(k);
+    g_main_loop_unref(k->main_loop);
+    g_main_context_unref(k->main_context);
+  }
+  if (k->futexes)
+    tes_futexes_free(k->futexes);
+  if (k->unimpl)
+    tes_unimpl_free(k->unimpl);
+  if (k->timekeeper)
+    tes_timekeeper_free(k->timekeeper);
+  if (k->memfile)
+    tes_memfile_free(k->memfile);
+  if (k->platform)
+    k->platform->ops->close(k->platform);
+  g_hash_table_unref(k->pgrps);
+  g_hash_table_unref(k->sessions);
+  tes_queue_clear(&k->exited_queue);
+  g_clear_error(&k->save_error);
+  g_free(k->extra_auxv);
+  g_free(k->syslog);
+  tes_mutex_clear(&k->ext_lock);
+  tes_mutex_clear(&k->task_set);
+  tes_mutex_clear(&k->running_lock);
+  g_free(k);
+}
+
+/* ---- Plain accessors ---- */
+
+TesRegistry *tes_kernel_registry(TesKernel *k) { return k->registry; }
+TesPlatform *tes_kernel_platform(TesKernel *k) { return k->platform; }
+TesVfs *tes_kernel_vfs(TesKernel *k) { return k->vfs; }
+const TesProfile *tes_kernel_profile(TesKernel *k) { return k->vfs->ops->profile; }
+TesMemFile *tes_kernel_memfile(TesKernel *k) { return k->memfile; }
+guint tes_kernel_cores(TesKernel *k) { return k->cores; }
+GMainContext *tes_kernel_main_context(TesKernel *k) { return k->main_context; }
+TesCtx *tes_kernel_supervisor_ctx(TesKernel *k) { return &k->supervisor; }
+void tes_kernel_ext_lock(TesKernel *k) { tes_mutex_lock(&k->ext_lock); }
+void tes_kernel_ext_unlock(TesKernel *k) { tes_mutex_unlock(&k->ext_lock); }
+TesMountNs *tes_kernel_root_mount_ns(TesKernel *k) { return k->root_mount_ns; }
+TesThreadGroup *tes_kernel_global_init(TesKernel *k) { return k->init; }
+const GError *tes_kernel_save_error(TesKernel *k) { return k->save_error; }
+
+TesNs *tes_kernel_root_ns(TesKernel *k, int flag) {
+  switch (flag) {
+  case CLONE_NEWUSER: return k->root_user;
+  case CLONE_NEWUTS: return k->root_uts;
+  case CLONE_NEWIPC: return k->root_ipc;
+  case CLONE_NEWPID: return k->root_pid;
+  case CLONE_NEWNET: return k->root_net;
+  case CLONE_NEWCGROUP: return k->root_cgroup;
+  default: return k->root_time;
+  }
+}
+
+void tes_kernel_set_save_error(TesKernel *k, GError *e) {
+  TES_LOCKED(&k->ext_lock);
+  if (k->save_error)
+    g_error_free(e);
+  else
+    k->save_error = e;
+}
+
+gboolean tes_kernel_set_root_mount_ns(TesKernel *k, TesMountNs *ns, GError **error) {
+  if (k->root_mount_ns)
+    return fail(error, TES_ERROR_STATE, "the root mount namespace is already set");
+  k->root_mount_ns = ns;
+  k->root_path = k->vfs->ops->ns_root(ns);
+  return TRUE;
+}
+
+guint64 tes_unique_id(TesKernel *k) {
+  guint64 id = __atomic_add_fetch(&k->unique_id, 1, __ATOMIC_RELAXED);
+  if (G_UNLIKELY(id == 0))
+    g_error("unique identifier generator wrapped around");
+  return id;
+}
+
+guint32 tes_inotify_cookie(TesKernel *k) {
+  guint32 c;
+  do
+    c = __atomic_add_fetch(&k->inotify_cookie, 1, __ATOMIC_RELAXED);
+  while (c == 0);
+  return c;
+}
+
+/* ---- Plugins' per-kernel data ---- */
+
+typedef struct {
+  gpointer data;
+  GDestroyNotify destroy;
+} Datum;
+
+static void datum_free(Datum *d) {
+  if (d && d->destroy)
+    d->destroy(d->data);
+  g_free(d);
+}
+
+void tes_kernel_set_data(TesKernel *k, gconstpointer key, gpointer data, GDestroyNotify destroy) {
+  Datum *d = g_new(Datum, 1);
+  *d = (Datum){data, destroy};
+  tes_mutex_lock(&k->ext_lock);
+  Datum *old = g_hash_table_lookup(k->data, key);
+  g_hash_table_insert(k->data, (gpointer)key, d);
+  tes_mutex_unlock(&k->ext_lock);
+  datum_free(old);
+}
+
+gpointer tes_kernel_get_data(TesKernel *k, gconstpointer key) {
+  Datum *d = g_hash_table_lookup(k->data, key); /* set during init only, read-only afterwards */
+  return d ? d->data : NULL;
+}
+
+static void free_data(TesKernel *k) {
+  GHashTableIter it;
+  gpointer d;
+  g_hash_table_iter_init(&it, k->data);
+  while (g_hash_table_iter_next(&it, NULL, &d))
+    datum_free(d);
+  g_clear_pointer(&k->data, g_hash_table_unref);
+}
+
+/* ---- Processes made by the control side (L8-L25) ---- */
+
+gboolean tes_kernel_start_process(TesKernel *k, TesThreadGroup *tg, GError **error) {
+  tes_mutex_lock(&k->task_set);
+  gboolean can = k->started && !tg->started;
+  if (can)
+    tg->started = TRUE;
+  tes_mutex_unlock(&k->task_set);
+  if (!can)
+    return fail(error, TES_ERROR_STATE, k->started ? "the process is already started" : "the kernel is not started");
+  tes_task_start(tg->leader);
+  return TRUE;
+}
+
+gboolean tes_kernel_start(TesKernel *k, GError **error) {
+  if (!k->initialised)
+    return fail(error, TES_ERROR_STATE, "the kernel is not initialised");
+  tes_mutex_lock(&k->task_set);
+  gboolean started = k->started, empty = k->to_start->len == 0;
+  if (!started && !empty)
+    k->started = TRUE;
+  tes_mutex_unlock(&k->task_set);
+  if (started)
+    return fail(error, TES_ERROR_STATE, "kernel already started");
+  if (empty)
+    return fail(error, TES_ERROR_STATE, "kernel contains no tasks");
+  tes_time_resume(k);
+  for (guint i = 0; i < k->to_start->len; i++)
+    if (!tes_kernel_start_process(k, g_ptr_array_index(k->to_start, i), error))
+      return FALSE;
+  g_ptr_array_set_size(k->to_start, 0);
+  return TRUE;
+}
+
+/* Remembers it for Start, or starts it if the generation's processes run at once (FEATURES.md 1.24). */
+static void queue_process(TesKernel *k, TesThreadGroup *tg) {
+  tes_mutex_lock(&k->task_set);
+  if (!k->init)
+    k->init = tes_tg_ref(tg);
+  gboolean started = k->started;
+  if (!started)
+    g_ptr_array_add(k->to_start, tes_tg_ref(tg));
+  tes_mutex_unlock(&k->task_set);
+  if (started && !tes_kernel_profile(k)->start_process)
+    tes_kernel_start_process(k, tg, NULL);
+}
+
+static const char *program_name(const TesProcessArgs *a, GError **error) {
+  if (a->filename)
+    return a->filename;
+  if (a->file)
+    return NULL;
+  if (!a->argv || !a->argv[0]) {
+    fail(error, TES_ERROR_CONFIG, "no filename or command provided");
+    return NULL;
+  }
+  if (!g_path_is_absolute(a->argv[0])) {
+    g_set_error(error, TES_ERROR, TES_ERROR_CONFIG, "'%s' is not an absolute path", a->argv[0]);
+    return NULL;
+  }
+  return a->argv[0];
+}
+
+static gboolean find_dirs(TesKernel *k, const TesProcessArgs *a, TesCreateCtx *c, GError **error) {
+  TesVfs *v = k->vfs;
+  c->root = a->mount_ns ? v->ops->ns_root(a->mount_ns) : tes_path_ref(k->root_path);
+  c->cwd = tes_path_ref(c->root);
+  if (a->root) {
+    TesAt at = {.base = c->root, .path = a->root, .flags = TES_AT_DIRECTORY};
+    TesPath *p;
+    int r = v->ops->walk(v, &c->ctx, &at, &p);
+    if (r < 0) {
+      g_set_error(error, TES_ERROR, TES_ERROR_CONFIG, "failed to find root directory \"%s\": %s", a->root, g_strerror(-r));
+      return FALSE;
+    }
+    tes_path_unref(c->root);
+    c->root = p;
+    tes_path_unref(c->cwd);
+    c->cwd = tes_path_ref(p);
+  }
+  const char *cwd = a->cwd ? a->cwd : "/";
+  TesAt at = {.base = c->cwd, .path = cwd, .flags = TES_AT_DIRECTORY};
+  TesPath *p = NULL;
+  int r = v->ops->walk(v, &c->ctx, &at, &p);
+  if (r == 0)
+    r = tes_inode_permission(p->inode, &c->ctx, X_OK);
+  if (r < 0) {
+    if (p)
+      tes_path_unref(p);
+    g_set_error(error, TES_ERROR, TES_ERROR_CONFIG, "failed to find initial working directory \"%s\": %s", cwd, g_strerror(-r));
+    return FALSE;
+  }
+  tes_path_unref(c->cwd);
+  c->cwd = p;
+  return TRUE;
+}
+
+static gboolean load_program(const TesProcessArgs *a, TesCreateCtx *c, TesImage *image, GError **error) {
+  g_autoptr(GError) e = NULL;
+  const char *name = program_name(a, &e);
+  if (e) {
+    g_propagate_error(error, g_steal_pointer(&e));
+    return FALSE;
+  }
+  static const char *const none[] = {NULL};
+  TesAt at = {.base = c->cwd, .path = name};
+  TesLoadArgs la = {.file = name ? NULL : a->file,
+                    .at = name ? &at : NULL,
+                    .argv = (char **)(a->argv ? a->argv : none),
+                    .envv = (char **)(a->envv ? a->envv : none),
+                    .limits = c->limits,
+                    .execfn = name};
+  int r = tes_load_image(&c->ctx, &la, image);
+  if (r < 0)
+    g_set_error(error, TES_ERROR, r == -ENOENT || r == -ENOTDIR ? TES_ERROR_NOTFOUND : TES_ERROR_NOEXEC, "%s: %s",
+                name ? name : "program", r == -ENOEXEC ? "not an executable for this machine" : g_strerror(-r));
+  return r == 0;
+}
+
+TesThreadGroup *tes_kernel_create_process(TesKernel *k, const TesProcessArgs *a, gint *pid, GError **error) {
+  if (!k->initialised || !k->root_mount_ns) {
+    fail(error, TES_ERROR_STATE, "the kernel is not initialised");
+    return NULL;
+  }
+  gboolean own_pid_ns = a->pid_ns && tes_kernel_profile(k)->pid_ns_argument;
+  TesCreateCtx c = {.pid_ns = own_pid_ns ? a->pid_ns : k->root_pid,
+                    .uts_ns = a->uts_ns ? a->uts_ns : k->root_uts,
+                    .ipc_ns = a->ipc_ns ? a->ipc_ns : k->root_ipc,
+                    .cred = a->cred ? a->cred : k->supervisor_cred,
+                    .mount_ns = a->mount_ns ? a->mount_ns : k->root_mount_ns,
+                    .limits = tes_limits_new(a->limits)};
+  tes_ctx_init(&c.ctx, TES_CTX_CREATE, k);
+  TesImage image = {0};
+  TesThreadGroup *tg = NULL;
+  if (find_dirs(k, a, &c, error) && load_program(a, &c, &image, error)) {
+    g_autofree char *line = g_strjoinv(" ", (char **)a->argv);
+    tes_info("EXEC: [%s]", line);
+    tg = tes_task_create_first(&c, a, &image, error);
+    tes_image_clear(&image);
+  }
+  if (tg) {
+    if (pid)
+      *pid = tes_task_pid(tg->leader, c.pid_ns);
+    queue_process(k, tg);
+  }
+  tes_limits_unref(c.limits);
+  tes_path_unref(c.cwd);
+  tes_path_unref(c.root);
+  return tg;
+}
+
+TesTask *tes_tg_leader(TesThreadGroup *tg) { return tg->leader; }
+
+/* A thread that is not a task waits on a queue by a condition of its own. */
+typedef struct {
+  TesWaiter w;
+  pthread_mutex_t m;
+  pthread_cond_t c;
+  gboolean fired;
+} Bell;
+
+static gboolean ring(TesWaiter *w, guint mask, gpointer key) {
+  (void)mask, (void)key;
+  Bell *b = w->data;
+  pthread_mutex_lock(&b->m);
+  b->fired = TRUE;
+  pthread_cond_signal(&b->c);
+  pthread_mutex_unlock(&b->m);
+  return TRUE;
+}
+
+static void wait_until(TesQueue *q, gboolean (*done)(gpointer), gpointer data) {
+  Bell b = {.m = PTHREAD_MUTEX_INITIALIZER, .c = PTHREAD_COND_INITIALIZER};
+  b.w = (TesWaiter){.mask = POLLIN, .fn = ring, .data = &b};
+  tes_queue_add(q, &b.w);
+  while (!done(data)) {
+    pthread_mutex_lock(&b.m);
+    while (!b.fired)
+      pthread_cond_wait(&b.c, &b.m);
+    b.fired = FALSE;
+    pthread_mutex_unlock(&b.m);
+  }
+  tes_waiter_remove(&b.w);
+}
+
+static gboolean tg_is_dead(gpointer p) {
+  TesThreadGroup *tg = p;
+  TES_LOCKED(&tg->kernel->task_set);
+  return tg->zombie || tg->reaped;
+}
+
+int tes_tg_wait(TesThreadGroup *tg) {
+  wait_until(&tg->exit_queue, tg_is_dead, tg);
+  return tg->exit_status;
+}
+
+static gboolean all_exited(gpointer k) { return g_atomic_int_get(&((TesKernel *)k)->n_tasks) == 0; }
+
+void tes_kernel_wait_exited(TesKernel *k) { wait_until(&k->exited_queue, all_exited, k); }
+
+void tes_kernel_kill(TesKernel *k, int wait_status) {
+  g_autoptr(GPtrArray) all = tes_tasks_snapshot(k, NULL);
+  for (guint i = 0; i < all->len; i++)
+    tes_tg_kill(tes_task_group(g_ptr_array_index(all, i)), wait_status);
+}
+
+void tes_kernel_send_external_signal(TesKernel *k, int sig, const char *context) {
+  tes_info("Received external signal %d (%s)", sig, context);
+  if (k->init && sig != SIGURG)
+    tes_signal_group(k->init, sig, NULL);
+}
+
+int tes_kernel_send_container_signal(TesKernel *k, const char *cid, int sig) {
+  g_autoptr(GPtrArray) all = tes_tasks_snapshot(k, NULL);
+  int r = -ESRCH;
+  for (guint i = 0; i < all->len; i++) {
+    TesThreadGroup *tg = tes_task_group(g_ptr_array_index(all, i));
+    if (g_strcmp0(tg->container_id, cid) == 0)
+      r = tes_signal_group(tg, sig, NULL);
+  }
+  return r;
+}
+
+const char *tes_kernel_syslog(TesKernel *k) {
+  TES_LOCKED(&k->ext_lock);
+  if (!k->syslog)
+    k->syslog = g_strdup_printf("<6>[    0.000000] Tessera, a Linux kernel in user space\n"
+                                "<6>[    0.000000] %u CPUs, plugins sealed\n"
+                                "<6>[    0.000000] Setting up VFS...\n",
+                                k->cores);
+  return k->syslog;
+}

@@ -1,0 +1,283 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Namespaces as objects: UTS, IPC, PID, network, cgroup; sets of them for clone(2), unshare(2), setns(2).
+ * User and time namespaces exist only as the initial one (namespaces(7): as a kernel built without them, EINVAL). */
+#include <core/task/life.h>
+#include <linux/capability.h>
+#include <string.h>
+#include <sys/utsname.h>
+
+static const TesLockClass uts_class = {"uts namespace", TES_RANK_LEAF, FALSE, "host and domain name"};
+
+/* Inode numbers of the initial namespaces as Linux has them. */
+static guint64 initial_id(int kind) {
+  switch (kind) {
+  case CLONE_NEWIPC: return 4026531839;
+  case CLONE_NEWUTS: return 4026531838;
+  case CLONE_NEWUSER: return 4026531837;
+  case CLONE_NEWPID: return 4026531836;
+  case CLONE_NEWCGROUP: return 4026531835;
+  case CLONE_NEWTIME: return 4026531834;
+  default: return 4026531833;
+  }
+}
+
+#define FIRST_NS_ID 4026532000ULL
+
+TesNs *tes_ns_new(TesKernel *k, int kind, TesNs *parent) {
+  TesNs *ns = g_new0(TesNs, 1);
+  ns->refs = 1;
+  ns->kind = kind;
+  ns->kernel = k;
+  ns->parent = parent ? tes_ns_ref(parent) : NULL;
+  ns->id = tes_kernel_root_ns(k, kind) ? FIRST_NS_ID + tes_unique_id(k) : initial_id(kind);
+  return ns;
+}
+
+TesNs *tes_ns_ref(TesNs *ns) {
+  g_atomic_int_inc(&ns->refs);
+  return ns;
+}
+
+void tes_ns_unref(TesNs *ns) {
+  while (ns && g_atomic_int_dec_and_test(&ns->refs)) {
+    TesNs *parent = ns->parent;
+    if (ns->free_data)
+      ns->free_data(ns->data);
+    g_free(ns);
+    ns = parent;
+  }
+}
+
+/* ---- UTS ---- */
+
+static void uts_free(gpointer data) {
+  TesUtsNs *u = data;
+  tes_mutex_clear(&u->lock);
+  g_free(u);
+}
+
+static TesNs *uts_new(TesKernel *k, TesNs *parent, const char *node, const char *domain) {
+  TesNs *ns = tes_ns_new(k, CLONE_NEWUTS, parent);
+  TesUtsNs *u = g_new0(TesUtsNs, 1);
+  tes_mutex_init(&u->lock, &uts_class);
+  g_strlcpy(u->nodename, node, sizeof u->nodename);
+  g_strlcpy(u->domainname, domain, sizeof u->domainname);
+  ns->data = u;
+  ns->free_data = uts_free;
+  return ns;
+}
+
+static TesNs *uts_copy(TesKernel *k, TesNs *from) {
+  TesUtsNs *u = TES_UTS_NS(from);
+  TES_LOCKED(&u->lock);
+  return uts_new(k, NULL, u->nodename, u->domainname);
+}
+
+gboolean tes_kernel_init_namespaces(TesKernel *k, const char *hostname) {
+  struct utsname host = {.nodename = "tessera"};
+  uname(&host);
+  k->root_user = tes_ns_new(k, CLONE_NEWUSER, NULL);
+  k->root_uts = uts_new(k, NULL, hostname ? hostname : host.nodename, "(none)");
+  k->root_ipc = tes_ns_new(k, CLONE_NEWIPC, NULL);
+  k->root_pid = tes_pid_ns_new(k, NULL);
+  k->root_net = tes_ns_new(k, CLONE_NEWNET, NULL);
+  k->root_cgroup = tes_ns_new(k, CLONE_NEWCGROUP, NULL);
+  k->root_time = tes_ns_new(k, CLONE_NEWTIME, NULL);
+  k->uid_tasks = g_hash_table_new(NULL, NULL);
+  tes_task_limit_init(k);
+  return k->root_pid != NULL;
+}
+
+/* ---- Sets ---- */
+
+static TesNs *ref_or_null(TesNs *ns) { return ns ? tes_ns_ref(ns) : NULL; }
+
+static TesNs *ref_or_new(TesKernel *k, TesNs *ns, int kind, guint64 flags) {
+  return flags & kind ? tes_ns_new(k, kind, NULL) : ref_or_null(ns);
+}
+
+static int make_mount_ns(TesTask *t, guint64 flags, TesMountNs **out) {
+  const TesVfsOps *ops = t->kernel->vfs->ops;
+  if (!(flags & CLONE_NEWNS)) {
+    *out = t->mount_ns ? ops->ns_ref(t->mount_ns) : NULL;
+    return 0;
+  }
+  if (!TES_HAS(ops, ns_copy) || !t->mount_ns)
+    return -EINVAL;
+  *out = ops->ns_copy(t->kernel->vfs, &t->ctx, t->mount_ns);
+  return *out ? 0 : -ENOMEM;
+}
+
+int tes_ns_set_make(TesTask *t, guint64 flags, TesNsSet *out) {
+  TesKernel *k = t->kernel;
+  if (flags & (CLONE_NEWUSER | CLONE_NEWTIME))
+    return -EINVAL;
+  if ((flags & TES_CLONE_NEW_SERVED) && !tes_task_capable(t, CAP_SYS_ADMIN))
+    return -EPERM;
+  TesNsSet s = {0};
+  int r = make_mount_ns(t, flags, &s.mount_ns);
+  if (r < 0)
+    return r;
+  s.pid_children = flags & CLONE_NEWPID ? tes_pid_ns_new(k, t->ns_pid_children) : tes_ns_ref(t->ns_pid_children);
+  if (!s.pid_children) {
+    tes_ns_set_clear(k, &s);
+    return -ENOSPC;
+  }
+  s.pid = tes_ns_ref(t->ns_pid);
+  s.user = ref_or_null(t->ns_user);
+  s.uts = flags & CLONE_NEWUTS ? uts_copy(k, t->ns_uts) : ref_or_null(t->ns_uts);
+  s.ipc = ref_or_new(k, t->ns_ipc, CLONE_NEWIPC, flags);
+  s.net = ref_or_new(k, t->ns_net, CLONE_NEWNET, flags);
+  s.cgroup = ref_or_new(k, t->ns_cgroup, CLONE_NEWCGROUP, flags);
+  s.time = ref_or_null(t->ns_time);
+  *out = s;
+  return 0;
+}
+
+void tes_ns_set_clear(TesKernel *k, TesNsSet *s) {
+  if (s->mount_ns)
+    k->vfs->ops->ns_unref(s->mount_ns);
+  TesNs *all[] = {s->user, s->uts, s->ipc, s->pid, s->pid_children, s->net, s->cgroup, s->time};
+  for (guint i = 0; i < G_N_ELEMENTS(all); i++)
+    if (all[i])
+      tes_ns_unref(all[i]);
+  *s = (TesNsSet){0};
+}
+
+void tes_ns_set_give(TesTask *t, TesNsSet *s) {
+  t->mount_ns = s->mount_ns;
+  t->ns_user = s->user;
+  t->ns_uts = s->uts;
+  t->ns_ipc = s->ipc;
+  t->ns_pid = s->pid;
+  t->ns_pid_children = s->pid_children;
+  t->ns_net = s->net;
+  t->ns_cgroup = s->cgroup;
+  t->ns_time = s->time;
+  *s = (TesNsSet){0};
+}
+
+/* The task's own set changes places with `s`; others see either. */
+static void exchange(TesTask *t, TesNsSet *s) {
+  tes_mutex_lock(&t->lock);
+  TesNsSet old = {t->mount_ns, t->ns_user, t->ns_uts, t->ns_ipc, t->ns_pid, t->ns_pid_children, t->ns_net, t->ns_cgroup, t->ns_time};
+  tes_ns_set_give(t, s);
+  tes_mutex_unlock(&t->lock);
+  *s = old;
+}
+
+/* ---- unshare(2), setns(2) ---- */
+
+/* After a change of mount namespace root and working directory are looked up again in the new one. */
+static void enter_mounts(TesTask *t) {
+  const TesVfsOps *ops = t->kernel->vfs->ops;
+  tes_fsinfo_set_root(t->fsinfo, ops->ns_root(t->mount_ns));
+  tes_fsinfo_set_cwd(t->fsinfo, ops->ns_root(t->mount_ns));
+}
+
+void tes_ns_dir_names(TesTask *t, char **root, char **cwd) {
+  TesVfs *v = t->kernel->vfs;
+  g_autoptr(TesPath) top = v->ops->ns_root(t->mount_ns);
+  g_autoptr(TesPath) r = tes_fsinfo_root(t->fsinfo);
+  g_autoptr(TesPath) c = tes_fsinfo_cwd(t->fsinfo);
+  *root = v->ops->name(v, top, r);
+  *cwd = v->ops->name(v, top, c);
+}
+
+/* The same places by name in the copied namespace: unshare(CLONE_NEWNS) keeps root and working directory. */
+void tes_ns_carry_dirs(TesTask *t, const char *root, const char *cwd) {
+  const TesVfsOps *ops = t->kernel->vfs->ops;
+  TesPath *top = ops->ns_root(t->mount_ns), *p;
+  TesAt at = {.base = top, .path = root, .flags = TES_AT_DIRECTORY};
+  tes_fsinfo_set_root(t->fsinfo, tes_path_ref(top)); /* so that "/" of the walks is the namespace's */
+  TesPath *new_root = ops->walk(t->kernel->vfs, &t->ctx, &at, &p) == 0 ? p : tes_path_ref(top);
+  at.path = cwd;
+  TesPath *new_cwd = ops->walk(t->kernel->vfs, &t->ctx, &at, &p) == 0 ? p : tes_path_ref(new_root);
+  tes_fsinfo_set_root(t->fsinfo, new_root);
+  tes_fsinfo_set_cwd(t->fsinfo, new_cwd);
+  tes_path_unref(top);
+}
+
+glong tes_ns_unshare(TesTask *t, guint64 flags) {
+  TesNsSet s;
+  int r = tes_ns_set_make(t, flags, &s);
+  if (r < 0)
+    return r;
+  g_autofree char *root = NULL, *cwd = NULL;
+  if (flags & CLONE_NEWNS)
+    tes_ns_dir_names(t, &root, &cwd);
+  exchange(t, &s);
+  if (flags & CLONE_NEWNS)
+    tes_ns_carry_dirs(t, root, cwd);
+  tes_ns_set_clear(t->kernel, &s);
+  return 0;
+}
+
+/* Takes over what `flags` name from another task's set. */
+static int join(TesTask *t, TesTask *from, guint64 flags) {
+  TesNsSet s;
+  int r = tes_ns_set_make(t, 0, &s);
+  if (r < 0)
+    return r;
+  struct {
+    int flag;
+    TesNs **slot, **source;
+  } parts[] = {{CLONE_NEWUTS, &s.uts, &from->ns_uts},       {CLONE_NEWIPC, &s.ipc, &from->ns_ipc},
+               {CLONE_NEWNET, &s.net, &from->ns_net},       {CLONE_NEWCGROUP, &s.cgroup, &from->ns_cgroup},
+               {CLONE_NEWPID, &s.pid_children, &from->ns_pid}};
+  tes_mutex_lock(&from->lock);
+  TesMountNs *old_mounts = NULL;
+  if (flags & CLONE_NEWNS && from->mount_ns) {
+    old_mounts = s.mount_ns;
+    s.mount_ns = t->kernel->vfs->ops->ns_ref(from->mount_ns);
+  }
+  GSList *old = NULL;
+  for (guint i = 0; i < G_N_ELEMENTS(parts); i++)
+    if (flags & parts[i].flag && *parts[i].source) {
+      old = g_slist_prepend(old, *parts[i].slot);
+      *parts[i].slot = tes_ns_ref(*parts[i].source);
+    }
+  tes_mutex_unlock(&from->lock);
+  g_slist_free_full(old, (GDestroyNotify)tes_ns_unref);
+  if (old_mounts)
+    t->kernel->vfs->ops->ns_unref(old_mounts);
+  exchange(t, &s);
+  tes_ns_set_clear(t->kernel, &s);
+  if (flags & CLONE_NEWNS)
+    enter_mounts(t);
+  return 0;
+}
+
+/* A pid namespace may only be entered downwards. */
+static gboolean is_below(TesNs *ns, TesNs *top) {
+  while (ns && ns != top)
+    ns = ns->parent;
+  return ns == top;
+}
+
+glong tes_ns_setns(TesTask *t, TesFile *f, int nstype) {
+  g_autoptr(TesThreadGroup) tg = tes_file_pidfd(f);
+  if (!tg)
+    return -EINVAL;
+  if (nstype == 0 || nstype & ~(int)TES_CLONE_NEW_SERVED)
+    return -EINVAL;
+  if (!tes_task_capable(t, CAP_SYS_ADMIN))
+    return -EPERM;
+  tes_mutex_lock(&t->kernel->task_set);
+  g_autoptr(TesTask) from = tg->leader && !tg->zombie ? tes_task_ref(tg->leader) : NULL;
+  tes_mutex_unlock(&t->kernel->task_set);
+  if (!from)
+    return -ESRCH;
+  if (!tes_task_may_inspect(&t->ctx, from))
+    return -EPERM;
+  if (nstype & CLONE_NEWPID && !is_below(from->ns_pid, t->ns_pid))
+    return -EINVAL;
+  return join(t, from, nstype);
+}
+
+void tes_uts_get(TesNs *ns, gboolean domain, char *buf, gsize n) {
+  TesUtsNs *u = TES_UTS_NS(ns);
+  tes_mutex_lock(&u->lock);
+  g_strlcpy(buf, domain ? u->domainname : u->nodename, n);
+  tes_mutex_unlock(&u->lock);
+}

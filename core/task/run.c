@@ -1,0 +1,302 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The life of a task's thread: run the guest until a trap, serve it, look for signals and other work, repeat.
+ * Also what makes a task stop doing that: interrupts, deferred work, Pause (L26). */
+#include <core/task/task.h>
+#include <core/trace/trace.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+
+static __thread TesTask *current;
+
+TesTask *tes_task_current(void) { return current; }
+
+/* ---- Interrupts and deferred work ---- */
+
+typedef struct {
+  void (*fn)(TesTask *, gpointer);
+  gpointer data;
+} Work;
+
+void tes_task_interrupt(TesTask *t) {
+  tes_task_wake(t);
+  if (!g_atomic_int_get(&t->in_guest))
+    return;
+  tes_mutex_lock(&t->work_lock); /* keeps the exec from being replaced (tes_task_swap_exec) */
+  if (t->exec && g_atomic_int_get(&t->in_guest))
+    t->exec->ops->kick(t->exec);
+  tes_mutex_unlock(&t->work_lock);
+}
+
+TesExec *tes_task_swap_exec(TesTask *t, TesExec *exec) {
+  tes_mutex_lock(&t->work_lock);
+  TesExec *old = t->exec;
+  t->exec = exec;
+  tes_mutex_unlock(&t->work_lock);
+  return old;
+}
+
+void tes_task_add_work(TesTask *t, void (*fn)(TesTask *, gpointer), gpointer data) {
+  Work *w = g_new(Work, 1);
+  *w = (Work){fn, data};
+  tes_mutex_lock(&t->work_lock);
+  t->work = g_slist_append(t->work, w);
+  tes_mutex_unlock(&t->work_lock);
+  g_atomic_int_set(&t->work_pending, 1);
+  tes_task_interrupt(t);
+}
+
+void tes_task_run_work(TesTask *t) {
+  g_atomic_int_set(&t->work_pending, 0);
+  tes_mutex_lock(&t->work_lock);
+  GSList *list = g_steal_pointer(&t->work);
+  tes_mutex_unlock(&t->work_lock);
+  for (GSList *l = list; l; l = l->next) {
+    Work *w = l->data;
+    w->fn(t, w->data);
+    g_free(w);
+  }
+  g_slist_free(list);
+}
+
+/* ---- Running, blocked, paused ---- */
+
+static void wait_while_paused(TesKernel *k) {
+  pthread_mutex_lock(&k->pause_mutex);
+  pthread_cond_broadcast(&k->pause_cond); /* one fewer runs */
+  while (g_atomic_int_get(&k->pause_count) > 0)
+    pthread_cond_wait(&k->pause_cond, &k->pause_mutex);
+  pthread_mutex_unlock(&k->pause_mutex);
+}
+
+/* A task that starts to run counts first and looks for a pause second; Pause does it the other way round, so one
+ * of the two sees the other. */
+static void become_running(TesKernel *k) {
+  for (;;) {
+    tes_running_inc(k);
+    if (G_LIKELY(g_atomic_int_get(&k->pause_count) == 0))
+      return;
+    tes_running_dec(k);
+    wait_while_paused(k);
+  }
+}
+
+static void become_idle(TesKernel *k) {
+  tes_running_dec(k);
+  if (G_UNLIKELY(g_atomic_int_get(&k->pause_count) > 0)) {
+    pthread_mutex_lock(&k->pause_mutex);
+    pthread_cond_broadcast(&k->pause_cond);
+    pthread_mutex_unlock(&k->pause_mutex);
+  }
+}
+
+void tes_task_set_blocked(TesTask *t, gboolean blocked) {
+  if (blocked) {
+    g_atomic_int_set(&t->state, TES_TASK_BLOCKED);
+    become_idle(t->kernel);
+  } else {
+    become_running(t->kernel);
+    g_atomic_int_set(&t->state, TES_TASK_KERNEL);
+  }
+}
+
+static void interrupt_one(gpointer tid, gpointer task, gpointer data) {
+  (void)tid, (void)data;
+  tes_task_interrupt(task);
+}
+
+void tes_kernel_pause(TesKernel *k) {
+  g_atomic_int_inc(&k->pause_count);
+  tes_mutex_lock(&k->task_set);
+  g_hash_table_foreach(k->tasks, interrupt_one, NULL);
+  tes_mutex_unlock(&k->task_set);
+  pthread_mutex_lock(&k->pause_mutex);
+  while (g_atomic_int_get(&k->running) > 0)
+    pthread_cond_wait(&k->pause_cond, &k->pause_mutex);
+  pthread_mutex_unlock(&k->pause_mutex);
+}
+
+gboolean tes_kernel_unpause(TesKernel *k, GError **error) {
+  gint n = g_atomic_int_get(&k->pause_count);
+  do {
+    if (n == 0) {
+      g_set_error(error, TES_ERROR, TES_ERROR_STATE, "the sandbox is not paused");
+      return FALSE;
+    }
+  } while (!g_atomic_int_compare_and_exchange_full(&k->pause_count, n, n - 1, &n));
+  pthread_mutex_lock(&k->pause_mutex);
+  pthread_cond_broadcast(&k->pause_cond);
+  pthread_mutex_unlock(&k->pause_mutex);
+  return TRUE;
+}
+
+/* ---- Traps ---- */
+
+static glong no_such_call(TesTask *t) {
+  if (!t->trap.foreign_abi)
+    tes_kernel_emit_unimplemented(t, t->nr, t->args);
+  return -ENOSYS;
+}
+
+static void serve_syscall(TesTask *t) {
+  t->nr = t->trap.nr;
+  memcpy(t->args, t->trap.args, sizeof t->args);
+  t->no_result = FALSE;
+  const TesSyscall *row = t->nr < TES_SYSCALL_MAX && !t->trap.foreign_abi ? t->kernel->syscalls[t->nr] : NULL;
+  gboolean trace = G_UNLIKELY(t->kernel->strace);
+  if (trace)
+    tes_trace_enter(t, row);
+  glong r = row && row->fn ? row->fn(t, t->args) : no_such_call(t);
+  if (trace)
+    tes_trace_leave(t, row, r);
+  if (t->no_result)
+    return;
+  t->exec->ops->set_result(t->exec, r);
+  if (G_UNLIKELY(r <= -TES_ERESTARTSYS && r >= -TES_ERESTART_RESTARTBLOCK)) {
+    t->in_syscall = TRUE;
+    tes_signal_deliver(t);
+  }
+}
+
+/* A page fault that the memory manager calls resolved must not come back for ever. */
+#define MAX_FAULT_REPEATS 16
+
+static gboolean makes_progress(TesTask *t) {
+  if (t->trap.addr != t->last_fault_addr || t->trap.ip != t->last_fault_ip) {
+    t->last_fault_addr = t->trap.addr;
+    t->last_fault_ip = t->trap.ip;
+    t->fault_repeats = 0;
+  }
+  return ++t->fault_repeats < MAX_FAULT_REPEATS;
+}
+
+static void force_signal(TesTask *t, int sig, int code, gulong addr) {
+  siginfo_t info = {.si_signo = sig, .si_code = code, .si_addr = (void *)addr};
+  t->trap_no = t->trap.trapno;
+  t->trap_err = t->trap.err;
+  t->fault_addr = addr;
+  tes_signal_force(t, &info);
+}
+
+static void serve_fault(TesTask *t) {
+  int code = t->trap.code;
+  if (t->trap.signo == SIGSEGV) {
+    int r = tes_mm_fault(t->mm, t, t->trap.addr, t->trap.access, code == SEGV_ACCERR, t->trap.sp, &code);
+    if (r == 0 && makes_progress(t)) {
+      t->minflt++;
+      return;
+    }
+    if (r < 0) {
+      tes_warn("out of memory: killing process %d (%s)", t->tg->tgid, t->comm);
+      tes_task_group_exit(t, SIGKILL);
+      return;
+    }
+    force_signal(t, r == 0 ? SIGSEGV : r, code, t->trap.addr);
+    return;
+  }
+  force_signal(t, t->trap.signo, code, t->trap.addr);
+}
+
+static void serve_trap(TesTask *t) {
+  switch (t->trap.kind) {
+  case TES_TRAP_SYSCALL:
+    serve_syscall(t);
+    break;
+  case TES_TRAP_FAULT:
+    serve_fault(t);
+    break;
+  case TES_TRAP_EXCEPTION:
+    force_signal(t, t->trap.signo, t->trap.code, t->trap.addr);
+    break;
+  case TES_TRAP_KICK:
+    t->nivcsw++;
+    break;
+  case TES_TRAP_DEAD:
+    tes_task_group_exit(t, SIGKILL);
+    break;
+  }
+}
+
+static void drop_path(gpointer p) { tes_path_unref(p); }
+
+/* Everything that must happen between a trap and the next run of the guest; TRUE if it should be looked at again. */
+static gboolean before_guest(TesTask *t) {
+  if (G_UNLIKELY(t->borrowed_paths))
+    g_slist_free_full(g_steal_pointer(&t->borrowed_paths), drop_path);
+  tes_epoch_poll();
+  gboolean again = FALSE;
+  if (G_UNLIKELY(g_atomic_int_get(&t->kernel->pause_count) > 0)) {
+    tes_task_set_blocked(t, TRUE);
+    tes_task_set_blocked(t, FALSE);
+    again = TRUE;
+  }
+  if (g_atomic_int_get(&t->work_pending)) {
+    tes_task_run_work(t);
+    again = TRUE;
+  }
+  if (g_atomic_int_get(&t->sig_flag) || t->have_saved_mask) {
+    tes_signal_deliver(t);
+    again = TRUE;
+  }
+  return again && !g_atomic_int_get(&t->killed);
+}
+
+static gboolean has_work(TesTask *t) {
+  return g_atomic_int_get(&t->killed) || g_atomic_int_get(&t->sig_flag) || g_atomic_int_get(&t->work_pending) ||
+         g_atomic_int_get(&t->kernel->pause_count) > 0;
+}
+
+static void run_guest(TesTask *t) {
+  t->in_syscall = FALSE;
+  g_atomic_int_set(&t->state, TES_TASK_GUEST);
+  g_atomic_int_set(&t->in_guest, 1);
+  int r = 0;
+  if (has_work(t)) /* after in_guest, so that an interrupt is either seen here or kicks */
+    t->trap.kind = TES_TRAP_KICK;
+  else
+    r = t->exec->ops->run(t->exec, &t->trap);
+  g_atomic_int_set(&t->in_guest, 0);
+  g_atomic_int_set(&t->state, TES_TASK_KERNEL);
+  if (r < 0)
+    t->trap.kind = TES_TRAP_DEAD;
+}
+
+/* Room for the handler that survives faults in copies (tes_safe_copy); a task's stack may be small. */
+#define ALTSTACK_SIZE (32 * 1024)
+
+static void *install_altstack(void) {
+  void *p = mmap(NULL, ALTSTACK_SIZE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  if (p == MAP_FAILED)
+    return NULL;
+  stack_t ss = {.ss_sp = p, .ss_size = ALTSTACK_SIZE};
+  sigaltstack(&ss, NULL);
+  return p;
+}
+
+void *tes_task_main(void *data) {
+  TesTask *t = data;
+  TesKernel *k = t->kernel;
+  current = t;
+  void *altstack = install_altstack();
+  prctl(PR_SET_NAME, "tessera-task");
+  become_running(k);
+  g_atomic_int_set(&t->state, TES_TASK_KERNEL);
+  while (!g_atomic_int_get(&t->killed)) {
+    while (before_guest(t))
+      ;
+    if (g_atomic_int_get(&t->killed))
+      break;
+    run_guest(t);
+    serve_trap(t);
+  }
+  g_slist_free_full(g_steal_pointer(&t->borrowed_paths), drop_path);
+  tes_task_do_exit(t); /* may free t */
+  current = NULL;
+  become_idle(k);
+  tes_epoch_poll();
+  if (altstack) {
+    sigaltstack(&(stack_t){.ss_flags = SS_DISABLE}, NULL);
+    munmap(altstack, ALTSTACK_SIZE);
+  }
+  tes_task_thread_gone(k); /* the kernel may be freed from here on */
+  return NULL;
+}

@@ -1,0 +1,163 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Wait queues, and how a task blocks and is woken.
+ *
+ * A task has one wake word: EMPTY, TOKEN (woken, not yet noticed) or SLEEPING. A wake is never lost: it leaves a token
+ * that the next block consumes. While it sleeps a task does not count as running (C8) and need not be waited for by Pause (L26). */
+#include <core/task/task.h>
+#include <linux/futex.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
+
+enum { EMPTY, TOKEN, SLEEPING };
+
+static const TesLockClass queue_class = {"wait queue", TES_RANK_QUEUE, TRUE, "list of waiters; callbacks run under it"};
+
+void tes_queue_init(TesQueue *q) {
+  tes_mutex_init(&q->lock, &queue_class);
+  q->head = q->tail = NULL;
+  q->n = 0;
+}
+
+static void unlink_waiter(TesQueue *q, TesWaiter *w) {
+  if (w->prev)
+    w->prev->next = w->next;
+  else
+    q->head = w->next;
+  if (w->next)
+    w->next->prev = w->prev;
+  else
+    q->tail = w->prev;
+  w->prev = w->next = NULL;
+  g_atomic_pointer_set(&w->queue, NULL);
+  g_atomic_int_add(&q->n, -1);
+}
+
+void tes_queue_clear(TesQueue *q) {
+  tes_mutex_lock(&q->lock);
+  while (q->head)
+    unlink_waiter(q, q->head);
+  tes_mutex_unlock(&q->lock);
+  tes_mutex_clear(&q->lock);
+}
+
+void tes_queue_add(TesQueue *q, TesWaiter *w) {
+  tes_mutex_lock(&q->lock);
+  w->next = NULL;
+  w->prev = q->tail;
+  if (q->tail)
+    q->tail->next = w;
+  else
+    q->head = w;
+  q->tail = w;
+  g_atomic_pointer_set(&w->queue, q);
+  g_atomic_int_inc(&q->n); /* full barrier: the caller's check comes after */
+  tes_mutex_unlock(&q->lock);
+}
+
+void tes_waiter_remove(TesWaiter *w) {
+  TesQueue *q = g_atomic_pointer_get(&w->queue);
+  if (!q)
+    return;
+  tes_mutex_lock(&q->lock);
+  if (w->queue == q)
+    unlink_waiter(q, w);
+  tes_mutex_unlock(&q->lock);
+}
+
+/* Calls matching waiters; stops after `max` of those that `counts` selects returned TRUE. */
+static guint run_waiters(TesQueue *q, guint mask, gpointer key, guint max, gboolean count_all) {
+  guint woken = 0;
+  tes_mutex_lock(&q->lock);
+  for (TesWaiter *w = q->head, *next; w && woken < max; w = next) {
+    next = w->next;
+    if (!(mask & (w->mask | POLLERR | POLLHUP)))
+      continue;
+    gboolean exclusive = w->flags & TES_WAIT_EXCLUSIVE;
+    if (w->flags & TES_WAIT_ONESHOT)
+      unlink_waiter(q, w);
+    if (w->fn(w, mask, key) && (count_all || exclusive))
+      woken++;
+  }
+  tes_mutex_unlock(&q->lock);
+  return woken;
+}
+
+void tes_queue_notify(TesQueue *q, guint mask) {
+  __atomic_thread_fence(__ATOMIC_SEQ_CST); /* the change before the look for waiters */
+  if (g_atomic_int_get(&q->n))
+    run_waiters(q, mask, NULL, 1, FALSE);
+}
+
+guint tes_queue_wake(TesQueue *q, guint mask, gpointer key, guint n) {
+  __atomic_thread_fence(__ATOMIC_SEQ_CST);
+  return n && g_atomic_int_get(&q->n) ? run_waiters(q, mask, key, n, TRUE) : 0;
+}
+
+static gboolean wake_task(TesWaiter *w, guint mask, gpointer key) {
+  (void)mask, (void)key;
+  tes_task_wake(w->data);
+  return TRUE;
+}
+
+void tes_waiter_init_task(TesWaiter *w, TesTask *task, guint mask) {
+  *w = (TesWaiter){.mask = mask, .fn = wake_task, .data = task};
+}
+
+void tes_task_wake(TesTask *t) {
+  if (__atomic_exchange_n(&t->wake, TOKEN, __ATOMIC_SEQ_CST) == SLEEPING)
+    syscall(SYS_futex, &t->wake, FUTEX_WAKE_PRIVATE, 1, NULL, NULL, 0);
+}
+
+/* Sleeps until a token arrives or the sandbox's monotonic clock passes `deadline`. */
+static int sleep_for_token(TesTask *t, TesTime deadline) {
+  int empty = EMPTY;
+  if (!__atomic_compare_exchange_n(&t->wake, &empty, SLEEPING, FALSE, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST))
+    return 0;
+  int r = 0;
+  tes_task_set_blocked(t, TRUE);
+  for (;;) {
+    struct timespec ts, *tp = NULL;
+    if (deadline != TES_TIME_INFINITE) {
+      TesTime host = MAX(tes_time_to_host(t->kernel, deadline), 0);
+      ts = (struct timespec){host / TES_NSEC, host % TES_NSEC};
+      tp = &ts;
+    }
+    long s = syscall(SYS_futex, &t->wake, FUTEX_WAIT_BITSET_PRIVATE, SLEEPING, tp, NULL, FUTEX_BITSET_MATCH_ANY);
+    if (__atomic_load_n(&t->wake, __ATOMIC_SEQ_CST) != SLEEPING)
+      break;
+    if (s < 0 && errno == ETIMEDOUT && tes_time_monotonic(t->kernel) >= deadline) {
+      r = -ETIMEDOUT;
+      break;
+    }
+  }
+  tes_task_set_blocked(t, FALSE);
+  int sleeping = SLEEPING;
+  if (!__atomic_compare_exchange_n(&t->wake, &sleeping, EMPTY, FALSE, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST))
+    r = 0; /* a token came: leave it for the caller's loop */
+  return r;
+}
+
+static int block(TesTask *t, TesTime deadline, gboolean killable_only) {
+  t->nvcsw++;
+  for (;;) {
+    if (g_atomic_int_get(&t->work_pending))
+      tes_task_run_work(t);
+    if (g_atomic_int_get(&t->killed) || (!killable_only && g_atomic_int_get(&t->sig_flag)))
+      return -EINTR;
+    int token = TOKEN;
+    if (__atomic_compare_exchange_n(&t->wake, &token, EMPTY, FALSE, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST)) {
+      /* The token may have been for a signal or for work alone; either way the caller looks again. */
+      if (g_atomic_int_get(&t->killed) || (!killable_only && g_atomic_int_get(&t->sig_flag)))
+        return -EINTR;
+      return 0;
+    }
+    int r = sleep_for_token(t, deadline);
+    if (r < 0)
+      return r;
+  }
+}
+
+int tes_task_block(TesTask *t, TesTime deadline) { return block(t, deadline, FALSE); }
+
+int tes_task_block_killable(TesTask *t, TesTime deadline) { return block(t, deadline, TRUE); }

@@ -1,0 +1,98 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* fs-dev: device nodes and terminals. fs.c: the tree; mem.c: null, zero, full, random; tty.c: terminal files and ioctls;
+ * ldisc.c: the line discipline; pts.c: pseudo-terminal pairs; hostterm.c: the host's terminal behind a pair. */
+#pragma once
+
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/sysmacros.h>
+#include <tessera/tessera.h>
+#include <asm/termbits.h>
+
+/* ---- Terminals ---- */
+
+#define TTY_IN_MAX 4096         /* canonical input, as Linux: longer lines are cut */
+#define TTY_OUT_MAX (64 * 1024) /* output nobody has read yet */
+#define TTY_PTS_MAX 4096
+#define ENOIOCTLCMD_ 515      /* internal: try the next table */
+#define CAP_SYS_ADMIN_NR 21
+
+typedef struct _Tty Tty;
+typedef struct _PtyTable PtyTable;
+
+/* A slave terminal and what is between it and its master. `lock` (TTY) guards everything after it; signals are collected in
+ * `signals` and sent when it is dropped (tty_unlock). */
+struct _Tty {
+  TesTty tty;
+  gint refs;
+  TesKernel *kernel;
+  gint index;         /* N of /dev/pts/N */
+  TesTime created;    /* CLOCK_REALTIME */
+  TesMutex lock;
+  struct termios2 t;
+  struct winsize size;
+  guint64 signals;    /* to send to the foreground group */
+  /* input: `in` is ready for readers; in canonical mode `lines` holds the length of each line in it */
+  GByteArray *in, *edit;
+  GQueue lines;       /* GUINT_TO_POINTER(length * 2 + at_eof) */
+  gboolean lnext;     /* the next character is literal */
+  gboolean timed_out; /* VTIME ran out for the reader */
+  gboolean timing;
+  TesTimer vtime;
+  /* output towards the master */
+  GByteArray *out;
+  guint column;
+  gboolean stopped;   /* ^S, TCOOFF */
+  gboolean locked, hung_up, master_gone, ever_opened, exclusive;
+  gboolean packet;
+  guint8 packet_status;
+  gint n_slaves;
+  TesQueue queue;        /* slave readers and writers */
+  TesQueue master_queue; /* the master's */
+  void (*output_ready)(Tty *); /* the host's terminal wants to know; NULL for ordinary pairs */
+  gpointer host;
+};
+
+static inline Tty *tty_of(TesTty *t) { return (Tty *)t; }
+
+/* pts.c */
+PtyTable *pty_table_new(TesKernel *);
+void pty_table_free(gpointer);
+PtyTable *pty_table(TesKernel *);
+int pty_new(TesKernel *, Tty **out); /* one reference */
+Tty *tty_ref(Tty *);
+void tty_unref(Tty *);
+Tty *pty_find(TesKernel *, gint index); /* referenced or NULL */
+void pty_remove(Tty *);
+void pty_foreach(TesKernel *, void (*)(Tty *, gpointer), gpointer);
+int ptmx_open(TesKernel *, TesCtx *, guint flags, TesFile **out);
+int tty_open_slave(Tty *, TesCtx *, guint flags, TesFile **out);
+void tty_hangup(Tty *);
+guint64 pty_creation_time(Tty *);
+
+/* tty.c */
+extern const TesTtyOps pty_tty_ops;
+void tty_lock(Tty *);
+/* Drops the lock, then sends the signals that were collected and tells both queues. */
+void tty_unlock(Tty *);
+void tty_default_termios(struct termios2 *);
+glong tty_ioctl(Tty *, TesFile *, TesTask *, gboolean master, guint cmd, gulong arg);
+
+/* ldisc.c; tty lock held */
+gsize ldisc_input(Tty *, const guint8 *, gsize n);  /* from the keyboard: bytes taken */
+gsize ldisc_output(Tty *, const guint8 *, gsize n); /* from programs: bytes taken */
+gsize ldisc_readable(Tty *);
+gssize ldisc_read(Tty *, guint8 *, gsize n); /* -EAGAIN */
+void ldisc_mode_changed(Tty *, guint old_lflag);
+void ldisc_flush_input(Tty *);
+gsize ldisc_room(Tty *);
+
+/* hostterm.c */
+extern const TesTtyFeatureOps host_terminal_ops;
+Tty *host_terminal_console(TesKernel *); /* referenced, or NULL */
+
+/* mem.c */
+int mem_open(TesKernel *, guint minor, guint flags, TesFile **out);
+
+/* fs.c */
+extern const TesFsTypeOps dev_type, devpts_type;

@@ -1,0 +1,324 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Changing names: create, remove, rename; the checks of mkdir(2), mknod(2), link(2), unlink(2), rmdir(2), rename(2).
+ * Each runs under the lock of the directory it changes; renames are one at a time and take ancestors first. */
+#include "vfs2.h"
+#include <linux/capability.h>
+
+int v2_may_create(TesCtx *ctx, Mount *mnt, Dentry *dir) {
+  if (d_flags(dir) & (D_DEAD | D_DELETED))
+    return -ENOENT;
+  if (v2_mount_read_only(mnt))
+    return -EROFS;
+  return tes_inode_permission(d_inode(dir), ctx, W_OK | X_OK);
+}
+
+/* ---- Create ---- */
+
+static int make_inode(TesCtx *ctx, TesInode *dir, const char *name, const TesNode *n, TesInode **out) {
+  const TesInodeOps *ops = dir->ops;
+  switch (n->mode & S_IFMT) {
+  case S_IFDIR:
+    return TES_HAS(ops, mkdir) ? ops->mkdir(dir, ctx, name, n->mode, out) : -EPERM;
+  case S_IFLNK:
+    return TES_HAS(ops, symlink) ? ops->symlink(dir, ctx, name, n->target, out) : -EPERM;
+  case 0:
+  case S_IFREG:
+    return TES_HAS(ops, create) ? ops->create(dir, ctx, name, n->mode | S_IFREG, out) : -EPERM;
+  case S_IFCHR:
+  case S_IFBLK:
+    if (!(S_ISCHR(n->mode) && n->rdev == 0) && !tes_ctx_capable(ctx, CAP_MKNOD))
+      return -EPERM;
+    G_GNUC_FALLTHROUGH;
+  case S_IFIFO:
+  case S_IFSOCK:
+    return TES_HAS(ops, mknod) ? ops->mknod(dir, ctx, name, n->mode, n->rdev, out) : -EPERM;
+  default:
+    return -EINVAL;
+  }
+}
+
+static int make_link(TesCtx *ctx, const Walk *w, TesPath *target, const char *name, TesInode **out) {
+  TesInode *dir = d_inode(w->pos.d), *t = target->inode;
+  if (v2_path(target)->mnt != w->pos.mnt || t->super != dir->super)
+    return -EXDEV;
+  if (t->flags & (TES_INODE_APPEND_ONLY | TES_INODE_IMMUTABLE))
+    return -EPERM;
+  if (!TES_HAS(dir->ops, link) || S_ISDIR(t->mode))
+    return -EPERM;
+  int r = dir->ops->link(dir, ctx, name, t);
+  if (r >= 0)
+    *out = tes_inode_ref(t);
+  return r;
+}
+
+static int create_in_locked_dir(Walk *w, const TesNode *n, Dentry **out) {
+  Dentry *dir = w->pos.d, *d = NULL;
+  int r = v2_lookup_locked(w->v, w->ctx, dir, w->last, w->last_len, &d);
+  if (r < 0)
+    return r;
+  TesInode *inode = NULL;
+  if (d_inode(d))
+    r = -EEXIST;
+  else if (w->last_slash && (n->link_to || !S_ISDIR(n->mode)))
+    r = -ENOENT;
+  else if ((r = v2_may_create(w->ctx, w->pos.mnt, dir)) >= 0)
+    r = n->link_to ? make_link(w->ctx, w, n->link_to, d->name, &inode) : make_inode(w->ctx, d_inode(dir), d->name, n, &inode);
+  if (r >= 0) {
+    v2_instantiate(d, inode);
+    *out = d;
+    return 0;
+  }
+  if (r == -EEXIST && !d_inode(d))
+    v2_dcache_drop(d); /* made behind our back */
+  v2_dentry_unref(d);
+  return r;
+}
+
+int v2_op_create(TesVfs *vfs, TesCtx *ctx, const TesAt *at, const TesNode *n, TesPath **out) {
+  Walk w;
+  Dentry *d = NULL;
+  int r = v2_walk(&w, v2_of(vfs), ctx, at, W_PARENT, FALSE);
+  if (r < 0)
+    return r;
+  if (w.last_kind != LAST_NORM) {
+    r = -EEXIST;
+  } else {
+    TES_LOCKED(&w.pos.d->lock);
+    r = create_in_locked_dir(&w, n, &d);
+  }
+  if (r >= 0 && out)
+    *out = v2_path_new(w.v, v2_mount_ref(w.pos.mnt), v2_dentry_ref(d));
+  if (d)
+    v2_dentry_unref(d);
+  v2_walk_end(&w);
+  return r;
+}
+
+/* ---- Remove ---- */
+
+/* unlink(2), rmdir(2), and what rename replaces: may `d` be removed from `dir`? */
+static int may_delete(TesCtx *ctx, Dentry *dir, Dentry *d, gboolean as_dir) {
+  TesInode *di = d_inode(dir), *i = d_inode(d);
+  int r = tes_inode_permission(di, ctx, W_OK | X_OK);
+  if (r < 0)
+    return r;
+  if (di->flags & TES_INODE_APPEND_ONLY)
+    return -EPERM;
+  TesCred *c = tes_ctx_cred(ctx);
+  if ((di->mode & S_ISVTX) && c && c->fsuid != i->uid && c->fsuid != di->uid && !tes_ctx_capable(ctx, CAP_FOWNER))
+    return -EPERM;
+  if (i->flags & (TES_INODE_APPEND_ONLY | TES_INODE_IMMUTABLE))
+    return -EPERM;
+  if (as_dir != S_ISDIR(i->mode))
+    return as_dir ? -ENOTDIR : -EISDIR;
+  return d_flags(dir) & D_DEAD ? -ENOENT : 0;
+}
+
+/* After the filesystem removed it: nobody finds the name again. */
+static void forget(Dentry *d, gboolean dir) {
+  d_set(d, D_DELETED);
+  v2_dcache_drop(d);
+  if (dir)
+    v2_dcache_prune_children(d);
+}
+
+static int remove_locked(Walk *w, Dentry *d, gboolean dir) {
+  TesInode *i = d_inode(d), *di = d_inode(w->pos.d);
+  if (!i)
+    return -ENOENT;
+  if (!dir && w->last_slash)
+    return S_ISDIR(i->mode) ? -EISDIR : -ENOTDIR;
+  int r = may_delete(w->ctx, w->pos.d, d, dir);
+  if (r < 0)
+    return r;
+  if (__atomic_load_n(&d->mounted, __ATOMIC_ACQUIRE))
+    return -EBUSY;
+  if (!dir) {
+    r = TES_HAS(di->ops, unlink) ? di->ops->unlink(di, w->ctx, d->name, i) : -EPERM;
+    if (r >= 0)
+      forget(d, FALSE);
+    return r;
+  }
+  TES_LOCKED(&d->lock);
+  r = TES_HAS(di->ops, rmdir) ? di->ops->rmdir(di, w->ctx, d->name, i) : -EPERM;
+  if (r >= 0) {
+    d_set(d, D_DEAD);
+    forget(d, TRUE);
+  }
+  return r;
+}
+
+int v2_op_remove(TesVfs *vfs, TesCtx *ctx, const TesAt *at, gboolean dir) {
+  Walk w;
+  Dentry *d = NULL;
+  int r = v2_walk(&w, v2_of(vfs), ctx, at, W_PARENT, FALSE);
+  if (r < 0)
+    return r;
+  if (w.last_kind != LAST_NORM)
+    r = !dir ? -EISDIR : w.last_kind == LAST_DOT ? -EINVAL : w.last_kind == LAST_DOTDOT ? -ENOTEMPTY : -EBUSY;
+  else if (v2_mount_read_only(w.pos.mnt))
+    r = -EROFS;
+  else {
+    tes_mutex_lock(&w.pos.d->lock);
+    r = v2_lookup_locked(w.v, ctx, w.pos.d, w.last, w.last_len, &d);
+    if (r >= 0)
+      r = remove_locked(&w, d, dir);
+    tes_mutex_unlock(&w.pos.d->lock);
+  }
+  if (d)
+    v2_dentry_unref(d); /* outside the lock: the last reference frees the inode */
+  v2_walk_end(&w);
+  return r;
+}
+
+/* ---- Rename ---- */
+
+static gboolean is_ancestor(const Dentry *a, const Dentry *d) {
+  for (; d; d = d->parent)
+    if (d == a)
+      return TRUE;
+  return FALSE;
+}
+
+/* Ancestors first; with the rename lock held the tree stands still. */
+static void lock_pair(Dentry *a, Dentry *b) {
+  if (a == b) {
+    tes_mutex_lock(&a->lock);
+    return;
+  }
+  if (is_ancestor(b, a) || (!is_ancestor(a, b) && b < a)) {
+    Dentry *x = a;
+    a = b;
+    b = x;
+  }
+  tes_mutex_lock(&a->lock);
+  tes_mutex_lock(&b->lock);
+}
+
+static void unlock_pair(Dentry *a, Dentry *b) {
+  tes_mutex_unlock(&a->lock);
+  if (a != b)
+    tes_mutex_unlock(&b->lock);
+}
+
+typedef struct {
+  Walk from, to;
+  Dentry *source, *target; /* target may be negative */
+  guint flags;
+} Rename;
+
+static gboolean exchanging(const Rename *m) { return m->flags & RENAME_EXCHANGE; }
+
+/* Everything that can be wrong with the two names themselves. Returns 1 if there is nothing to do. */
+static int check_names(Rename *m) {
+  TesInode *s = d_inode(m->source), *t = d_inode(m->target);
+  if (!s)
+    return -ENOENT;
+  if (t && (m->flags & RENAME_NOREPLACE))
+    return -EEXIST;
+  if (exchanging(m)) {
+    if (!t)
+      return -ENOENT;
+    if (!S_ISDIR(t->mode) && m->to.last_slash)
+      return -ENOTDIR;
+  }
+  if (!S_ISDIR(s->mode) && (m->from.last_slash || (!exchanging(m) && m->to.last_slash)))
+    return -ENOTDIR;
+  if (is_ancestor(m->source, m->to.pos.d))
+    return -EINVAL;
+  if (t && is_ancestor(m->target, m->from.pos.d))
+    return exchanging(m) ? -EINVAL : -ENOTEMPTY;
+  return s == t ? 1 : 0;
+}
+
+static int check_permissions(Rename *m) {
+  TesCtx *ctx = m->from.ctx;
+  TesInode *s = d_inode(m->source), *t = d_inode(m->target);
+  Dentry *odir = m->from.pos.d, *ndir = m->to.pos.d;
+  int r = may_delete(ctx, odir, m->source, S_ISDIR(s->mode));
+  if (r >= 0)
+    r = t ? may_delete(ctx, ndir, m->target, S_ISDIR(exchanging(m) ? t->mode : s->mode)) : v2_may_create(ctx, m->to.pos.mnt, ndir);
+  /* A directory that changes its parent has its ".." rewritten. */
+  if (r >= 0 && odir != ndir && S_ISDIR(s->mode))
+    r = tes_inode_permission(s, ctx, W_OK);
+  if (r >= 0 && odir != ndir && exchanging(m) && S_ISDIR(t->mode))
+    r = tes_inode_permission(t, ctx, W_OK);
+  if (r >= 0 && (__atomic_load_n(&m->source->mounted, __ATOMIC_ACQUIRE) || __atomic_load_n(&m->target->mounted, __ATOMIC_ACQUIRE)))
+    r = -EBUSY;
+  return r;
+}
+
+static int rename_locked(Rename *m) {
+  Dentry *odir = m->from.pos.d, *ndir = m->to.pos.d;
+  int r = v2_lookup_locked(m->from.v, m->from.ctx, odir, m->from.last, m->from.last_len, &m->source);
+  if (r >= 0)
+    r = v2_lookup_locked(m->to.v, m->to.ctx, ndir, m->to.last, m->to.last_len, &m->target);
+  if (r >= 0)
+    r = check_names(m);
+  if (r != 0)
+    return r < 0 ? r : 0;
+  r = check_permissions(m);
+  TesInode *od = d_inode(odir), *s = d_inode(m->source), *t = d_inode(m->target);
+  if (r >= 0 && !TES_HAS(od->ops, rename))
+    r = -EPERM;
+  if (r < 0)
+    return r;
+  gboolean victim_dir = t && S_ISDIR(t->mode) && !exchanging(m);
+  if (victim_dir)
+    tes_mutex_lock(&m->target->lock);
+  r = od->ops->rename(od, m->from.last, d_inode(ndir), m->to.last, s, t, m->from.ctx, m->flags);
+  if (r >= 0 && victim_dir)
+    d_set(m->target, D_DEAD);
+  if (r >= 0 && exchanging(m))
+    v2_dcache_exchange(m->source, m->target);
+  else if (r >= 0) {
+    if (t)
+      d_set(m->target, D_DELETED);
+    v2_dcache_move(m->source, ndir, m->to.last, m->target);
+  }
+  if (victim_dir) {
+    if (r >= 0)
+      v2_dcache_prune_children(m->target);
+    tes_mutex_unlock(&m->target->lock);
+  }
+  return r;
+}
+
+static int rename_walked(Rename *m) {
+  if (m->from.pos.mnt != m->to.pos.mnt)
+    return -EXDEV;
+  if (m->from.last_kind != LAST_NORM)
+    return -EBUSY;
+  if (m->to.last_kind != LAST_NORM)
+    return (m->flags & RENAME_NOREPLACE) ? -EEXIST : -EBUSY;
+  if (v2_mount_read_only(m->from.pos.mnt))
+    return -EROFS;
+  V2 *v = m->from.v;
+  tes_mutex_lock(&v->rename_lock);
+  lock_pair(m->from.pos.d, m->to.pos.d);
+  int r = rename_locked(m);
+  unlock_pair(m->from.pos.d, m->to.pos.d);
+  tes_mutex_unlock(&v->rename_lock);
+  return r;
+}
+
+int v2_op_rename(TesVfs *vfs, TesCtx *ctx, const TesAt *from, const TesAt *to, guint flags) {
+  V2 *v = v2_of(vfs);
+  Rename m = {.flags = flags};
+  if ((flags & ~(RENAME_NOREPLACE | RENAME_EXCHANGE)) || flags == (RENAME_NOREPLACE | RENAME_EXCHANGE))
+    return -EINVAL;
+  int r = v2_walk(&m.from, v, ctx, from, W_PARENT, FALSE);
+  if (r < 0)
+    return r;
+  r = v2_walk(&m.to, v, ctx, to, W_PARENT, FALSE);
+  if (r >= 0) {
+    r = rename_walked(&m);
+    if (m.source)
+      v2_dentry_unref(m.source);
+    if (m.target)
+      v2_dentry_unref(m.target);
+    v2_walk_end(&m.to);
+  }
+  v2_walk_end(&m.from);
+  return r;
+}

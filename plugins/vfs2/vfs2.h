@@ -1,0 +1,256 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The vfs2 generation's private types.
+ *
+ *   dcache.c   dentries: hash, references, bounded cache         lookup.c   one name in one directory, asking the filesystem
+ *   mount.c    mounts, namespaces                                mountop.c  mount(2) family
+ *   walk.c     whole-path walk                                   open.c     open and create-on-open
+ *   names.c    create, remove, rename                            path.c     TesPath, names of places
+ *
+ * A walk first runs without locks and references inside one epoch, validated at its end by `seq` (changed by every rename
+ * and every change of the mount tree). When it must sleep or misses the cache it takes references on where it
+ * stands and goes on with references. Lock order: mount > rename > directory lock (ancestors first) > dcache. */
+#pragma once
+
+#include <stdio.h>
+#include <string.h>
+#include <sys/mount.h>
+#include <tessera/tessera.h>
+
+typedef struct _V2 V2;
+typedef struct _Dentry Dentry;
+typedef struct _Mount Mount;
+
+enum {
+  D_HASHED = 1 << 0,
+  D_DELETED = 1 << 1,  /* its name was removed */
+  D_DEAD = 1 << 2,     /* a removed directory: nothing can be made in it. Set under its own lock */
+  D_ACCESSED = 1 << 3, /* used since the shrinker last looked */
+  D_ROOT = 1 << 4,     /* root of a super */
+  D_ANON = 1 << 5,     /* nameless inode on a disconnected mount */
+};
+
+struct _Dentry {
+  gint refs;        /* a child counts; -1: being freed. 0 is alive while hashed */
+  guint flags;      /* D_*; atomic */
+  guint hash;
+  guint mounted;    /* mounts on it; atomic, written under the mount lock */
+  guint pins;       /* mounts further down that keep this name (below NO_CACHE directories); also counted in mounted. Mount lock */
+  Dentry *hnext;    /* readers: epoch; writers: dcache lock */
+  Dentry *parent;   /* counted; NULL: root. Changes in a rename */
+  char *name;       /* readers: epoch; replaced by a rename */
+  TesInode *inode;  /* owned; NULL: negative. Set once, under the parent's lock */
+  TesSuper *super;  /* borrowed: the inode, or the parent's, holds it */
+  char *link;       /* text of a symbolic link once read */
+  TesMutex lock;    /* directory: guards its entries against change */
+  Dentry *children, *snext, *sprev; /* hashed ones; dcache lock */
+  Dentry *lnext, *lprev;            /* all hashed dentries in clock order; dcache lock */
+  V2 *v;
+};
+
+struct _Mount {
+  gint refs;          /* membership in a tree counts one; 0: freed after the epoch */
+  guint id;
+  gulong flags;       /* MS_RDONLY, NOSUID, NODEV, NOEXEC, NOATIME ...; atomic */
+  V2 *v;
+  TesSuper *super;    /* owned */
+  Dentry *root;       /* owned */
+  char *source;
+  guint origin;       /* id of the mount it was copied from (ns_copy) */
+  gboolean anon;
+  gint expire_mark;   /* MNT_EXPIRE */
+  /* mount lock; parent and mountpoint are read in epochs */
+  TesMountNs *ns;     /* NULL: in no tree */
+  Mount *parent;
+  Dentry *mountpoint; /* counted */
+  Mount *hnext;
+  Mount *children, *snext, *sprev;
+};
+
+struct _TesMountNs {
+  gint refs;
+  V2 *v;
+  guint64 id;
+  Mount *root; /* mount lock */
+};
+
+typedef struct {
+  TesPath base;
+  Mount *mnt;
+  Dentry *d;
+} V2Path;
+
+#define V2_HASH_BITS 14
+#define V2_MOUNT_BUCKETS 256
+#define V2_DCACHE_MAX 16384 /* hashed dentries; more only while they are in use */
+
+struct _V2 {
+  TesVfs base;
+  TesMutex mount_lock, rename_lock, dcache_lock;
+  guint seq;              /* odd while a rename or a mount change is published; written under the dcache lock */
+  Dentry **buckets;
+  Dentry *clock;          /* ring of hashed dentries */
+  guint n_hashed;
+  GHashTable *roots;      /* TesSuper -> Dentry, borrowed; dcache lock */
+  Mount *mounts[V2_MOUNT_BUCKETS];
+  GHashTable *anon;       /* TesSuper -> Mount, borrowed; mount lock */
+  guint next_mount_id;
+};
+
+static inline V2 *v2_of(TesVfs *v) { return (V2 *)v; }
+static inline V2Path *v2_path(TesPath *p) { return (V2Path *)p; }
+#define LOAD(p) __atomic_load_n(&(p), __ATOMIC_ACQUIRE)
+#define STORE(p, x) __atomic_store_n(&(p), (x), __ATOMIC_RELEASE)
+static inline guint d_flags(const Dentry *d) { return __atomic_load_n(&d->flags, __ATOMIC_SEQ_CST); }
+static inline void d_set(Dentry *d, guint f) { __atomic_fetch_or(&d->flags, f, __ATOMIC_SEQ_CST); }
+static inline void d_clear(Dentry *d, guint f) { __atomic_fetch_and(&d->flags, ~f, __ATOMIC_SEQ_CST); }
+static inline TesInode *d_inode(const Dentry *d) { return LOAD(d->inode); }
+
+/* ---- dcache.c ---- */
+void v2_dcache_init(V2 *);
+void v2_dcache_clear(V2 *);
+/* Begin and end of a change that lock-free walkers must notice; dcache lock held. */
+void v2_seq_begin(V2 *);
+void v2_seq_end(V2 *);
+static inline guint v2_seq_read(const V2 *v) { return LOAD(v->seq); }
+/* FALSE when nothing changed since `seq` was read (and it was even). */
+static inline gboolean v2_seq_changed(const V2 *v, guint seq) {
+  __atomic_thread_fence(__ATOMIC_ACQUIRE);
+  return (seq & 1) || __atomic_load_n(&v->seq, __ATOMIC_RELAXED) != seq;
+}
+/* A dentry outside the cache with one reference. inode: transfer full or NULL; parent: a reference is taken. */
+Dentry *v2_dentry_new(V2 *, TesSuper *, Dentry *parent, const char *name, gsize len, TesInode *inode);
+Dentry *v2_dentry_ref(Dentry *);
+gboolean v2_dentry_try_ref(Dentry *);
+void v2_dentry_unref(Dentry *);
+/* The cached dentry of a name, negative ones included; borrowed, in an epoch. */
+Dentry *v2_dcache_find(V2 *, Dentry *parent, const char *name, gsize len);
+Dentry *v2_dcache_find_ref(V2 *, Dentry *parent, const char *name, gsize len);
+void v2_dcache_add(Dentry *);
+/* Adds a chain d[0] <- d[1] <- ... of new dentries in one step, so that none is found before its children are there. */
+void v2_dcache_add_chain(Dentry **, guint n);
+/* Takes it out of the cache; the caller holds a reference. */
+void v2_dcache_drop(Dentry *);
+void v2_dcache_prune_children(Dentry *);
+/* Forgets every unused dentry of a super whose last mount went. */
+void v2_dcache_drop_super(V2 *, TesSuper *);
+void v2_dcache_move(Dentry *, Dentry *new_parent, const char *new_name, Dentry *victim /* or NULL */);
+void v2_dcache_exchange(Dentry *, Dentry *);
+/* Root dentry of a super, shared by all its mounts; transfer full. */
+Dentry *v2_dcache_root(V2 *, TesSuper *);
+
+/* ---- lookup.c ---- */
+/* The dentry of a name in a directory (transfer full), perhaps negative. `more` (or NULL) is the text that follows, for
+ * filesystems that resolve several components at once. Takes the directory's lock. */
+int v2_lookup(V2 *, TesCtx *, Dentry *dir, const char *name, gsize len, const char *more, Dentry **out);
+/* The same with the directory's lock held. */
+int v2_lookup_locked(V2 *, TesCtx *, Dentry *dir, const char *name, gsize len, Dentry **out);
+/* Makes a negative dentry positive; parent lock held; inode: transfer full. */
+void v2_instantiate(Dentry *negative, TesInode *);
+gboolean v2_dir_is_cached(Dentry *dir);
+
+/* ---- mount.c ---- */
+Mount *v2_mount_new(V2 *, TesSuper * /* full */, Dentry *root /* full */, const char *source, gulong flags);
+Mount *v2_mount_ref(Mount *);
+gboolean v2_mount_try_ref(Mount *);
+void v2_mount_unref(Mount *);
+/* The mount on (parent, dentry), or NULL; in an epoch, or under the mount lock. */
+Mount *v2_mount_find(V2 *, Mount *parent, Dentry *);
+/* mount lock held. Attaching gives the tree a reference of its own. */
+void v2_mount_attach(Mount *, TesMountNs *, Mount *parent, Dentry *mountpoint);
+/* Takes a mount and all below out of the tree; their tree references go to `dead`, released by v2_mounts_release(). mount lock held. */
+void v2_mount_detach_tree(Mount *, GSList **dead);
+/* Detaches one mount and keeps its children; the caller gets the tree's reference. mount lock held. */
+void v2_mount_unlink(Mount *);
+void v2_mounts_release(GSList *dead);
+/* Copies a mount (recursively: with what is mounted below `root`); not attached, one reference each. mount lock held. */
+Mount *v2_mount_copy(Mount *, Dentry *root, TesMountNs *ns, gboolean recursive);
+/* Where a mount is attached, referenced; FALSE at a tree's top. */
+gboolean v2_mount_above(Mount *, Mount **parent, Dentry **mountpoint);
+static inline gulong v2_mount_flags(Mount *m) { return __atomic_load_n(&m->flags, __ATOMIC_ACQUIRE); }
+static inline gboolean v2_mount_read_only(Mount *m) { return (v2_mount_flags(m) & MS_RDONLY) || m->super->read_only; }
+#define V2_MOUNT_FLAGS (MS_RDONLY | MS_NOSUID | MS_NODEV | MS_NOEXEC | MS_NOATIME | MS_NODIRATIME | MS_RELATIME | MS_STRICTATIME)
+
+/* ---- mountop.c ---- */
+int v2_op_mount(TesVfs *, TesCtx *, const TesAt *, TesSuper *, const char *source, gulong flags);
+int v2_op_bind(TesVfs *, TesCtx *, TesPath *, const TesAt *, gulong flags);
+int v2_op_remount(TesVfs *, TesCtx *, const TesAt *, gulong flags, const char *opts);
+int v2_op_propagation(TesVfs *, TesCtx *, const TesAt *, gulong flags);
+int v2_op_umount(TesVfs *, TesCtx *, const TesAt *, int flags);
+int v2_op_pivot_root(TesVfs *, TesCtx *, const TesAt *, const TesAt *);
+void v2_op_mounts(TesVfs *, TesCtx *, TesPath *, void (*)(const TesMountInfo *, gpointer), gpointer);
+TesMountNs *v2_op_ns_new(TesVfs *, TesCtx *, TesSuper *, const char *source, gulong flags);
+TesMountNs *v2_op_ns_copy(TesVfs *, TesCtx *, TesMountNs *);
+TesMountNs *v2_op_ns_ref(TesMountNs *);
+void v2_op_ns_unref(TesMountNs *);
+TesPath *v2_op_ns_root(TesMountNs *);
+guint64 v2_op_ns_id(TesMountNs *);
+TesPath *v2_op_ns_path(TesMountNs *, TesPath *);
+
+/* ---- walk.c ---- */
+typedef struct {
+  Mount *mnt;
+  Dentry *d;
+} Pos;
+
+typedef enum { LAST_NORM, LAST_DOT, LAST_DOTDOT, LAST_ROOT } LastKind;
+
+enum {
+  W_NOFOLLOW = 1 << 0,
+  W_DIRECTORY = 1 << 1,
+  W_PARENT = 1 << 2, /* stop at the directory of the last component */
+};
+
+typedef struct {
+  V2 *v;
+  TesCtx *ctx;
+  guint flags;        /* W_* */
+  guint64 resolve;
+  Pos root, base;     /* borrowed: the caller's paths hold them */
+  Pos pos;            /* counted unless lockless */
+  gboolean lockless;  /* in an epoch, nothing is counted */
+  guint seq;          /* of the start */
+  guint links;
+  const char *rest;   /* what is left to walk, in the caller's text or in buf */
+  char *buf;          /* owned: text of links, with what followed them */
+  /* W_PARENT: the last component */
+  char last[TES_NAME_MAX + 1];
+  gsize last_len;
+  LastKind last_kind;
+  gboolean last_slash;
+} Walk;
+
+/* Walks as far as `flags` say. On success w->pos is where; v2_walk_end() releases it. May end lock-free only if
+ * `allow_lockless` was given and w->lockless is set. */
+int v2_walk(Walk *, V2 *, TesCtx *, const TesAt *, guint flags, gboolean allow_lockless);
+/* Goes on after the caller has looked at the last component `d` (of w->pos) and found a symbolic link to follow. */
+int v2_walk_link(Walk *, Dentry *d);
+void v2_walk_end(Walk *);
+/* Replaces (mnt, d) by what is mounted there. Both are counted. */
+void v2_cross_mounts(V2 *, Pos *);
+guint v2_at_flags(const TesAt *);
+static inline void v2_pos_unref(Pos *p) {
+  if (p->d)
+    v2_dentry_unref(p->d);
+  if (p->mnt)
+    v2_mount_unref(p->mnt);
+  p->d = NULL;
+  p->mnt = NULL;
+}
+
+/* ---- open.c, names.c, path.c ---- */
+int v2_op_open(TesVfs *, TesCtx *, const TesAt *, guint flags, guint32 mode, TesFile **);
+int v2_op_open_path(TesVfs *, TesCtx *, TesPath *, guint flags, TesFile **);
+int v2_op_create(TesVfs *, TesCtx *, const TesAt *, const TesNode *, TesPath **);
+int v2_op_remove(TesVfs *, TesCtx *, const TesAt *, gboolean dir);
+int v2_op_rename(TesVfs *, TesCtx *, const TesAt *, const TesAt *, guint flags);
+/* May names be added to the directory? Its lock is held. */
+int v2_may_create(TesCtx *, Mount *, Dentry *dir);
+
+TesPath *v2_path_new(V2 *, Mount * /* full */, Dentry * /* full */);
+TesPath *v2_op_path_ref(TesPath *);
+void v2_op_path_unref(TesPath *);
+char *v2_op_name(TesVfs *, TesPath *root, TesPath *);
+TesPath *v2_op_anon_path(TesVfs *, TesCtx *, TesInode *, const char *name);
+gboolean v2_op_is_deleted(TesPath *);
+/* Name of a place below `root`; `top`: name inside its own mount's super. g_malloc'ed. */
+char *v2_name_of(V2 *, const Pos *root, const Pos *p, gboolean in_super);

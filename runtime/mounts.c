@@ -1,0 +1,100 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What a sandbox of `tessera do` sees as its file tree, and finding the program in it. */
+#include <runtime/runtime.h>
+#include <string.h>
+#include <sys/mount.h>
+
+static gboolean mount_failed(GError **error, const char *what, const char *where, int err) {
+  g_set_error(error, TES_ERROR, TES_ERROR_CONFIG, "cannot mount %s at %s: %s", what, where,
+              err == -ENODEV ? "no plugin offers that filesystem" : g_strerror(-err));
+  return FALSE;
+}
+
+static gboolean make_root(TesKernel *k, const DoOptions *o, GError **error) {
+  TesCtx *ctx = tes_kernel_supervisor_ctx(k);
+  TesVfs *v = tes_kernel_vfs(k);
+  const char *dir = o->root ? o->root : "/";
+  if (!g_file_test(dir, G_FILE_TEST_IS_DIR)) {
+    g_set_error(error, TES_ERROR, TES_ERROR_CONFIG, "root directory %s does not exist; give --root=DIR", dir);
+    return FALSE;
+  }
+  TesSuper *super;
+  int r = tes_fs_new_super(ctx, "host", dir, "ro", MS_RDONLY, &super);
+  if (r < 0)
+    return mount_failed(error, dir, "/", r);
+  TesMountNs *ns = v->ops->ns_new(v, ctx, super, dir, MS_RDONLY);
+  if (!ns) {
+    g_set_error(error, TES_ERROR, TES_ERROR_FAILED, "the root mount namespace could not be made");
+    return FALSE;
+  }
+  return tes_kernel_set_root_mount_ns(k, ns, error);
+}
+
+typedef struct {
+  const char *type, *source, *opts;
+  gulong flags;
+} MountType;
+
+static MountType mount_type(const MountSpec *m) {
+  switch (m->kind) {
+  case MOUNT_RO_BIND: return (MountType){"host", m->source, "ro", MS_RDONLY};
+  case MOUNT_BIND: return (MountType){"host", m->source, "rw,cache=shared", 0};
+  case MOUNT_TMPFS: return (MountType){"tmpfs", "tmpfs", "mode=1777", MS_NOSUID | MS_NODEV};
+  case MOUNT_PROC: return (MountType){"proc", "proc", NULL, MS_NOSUID | MS_NODEV | MS_NOEXEC};
+  case MOUNT_DEV: break;
+  }
+  return (MountType){"dev", "dev", NULL, MS_NOSUID};
+}
+
+/* A directory of the default tree that the root lacks is left out: a root may hold nothing but one program. */
+static gboolean mount_one(TesKernel *k, const MountSpec *m, gboolean optional, GError **error) {
+  MountType t = mount_type(m);
+  TesAt at = {.path = m->target};
+  int r = tes_fs_mount(tes_kernel_supervisor_ctx(k), &at, t.type, t.source, t.opts, t.flags);
+  if (r == 0 || (optional && (r == -ENOENT || r == -ENOTDIR)))
+    return TRUE;
+  return mount_failed(error, t.source, m->target, r);
+}
+
+gboolean build_mounts(TesKernel *k, const DoOptions *o, GError **error) {
+  static const MountSpec defaults[] = {{MOUNT_PROC, "proc", "/proc"}, {MOUNT_DEV, "dev", "/dev"}, {MOUNT_TMPFS, "tmpfs", "/dev/shm"},
+                                       {MOUNT_TMPFS, "tmpfs", "/tmp"}, {MOUNT_TMPFS, "tmpfs", "/run"}};
+  if (!make_root(k, o, error))
+    return FALSE;
+  for (gsize i = 0; i < G_N_ELEMENTS(defaults); i++)
+    if (!mount_one(k, &defaults[i], TRUE, error))
+      return FALSE;
+  for (guint i = 0; i < o->mounts->len; i++)
+    if (!mount_one(k, &g_array_index(o->mounts, MountSpec, i), FALSE, error))
+      return FALSE;
+  return TRUE;
+}
+
+static int is_program(TesKernel *k, const char *path) {
+  TesAt at = {.path = path};
+  TesPath *p;
+  int r = tes_vfs_walk(tes_kernel_supervisor_ctx(k), &at, &p);
+  if (r < 0)
+    return r;
+  gboolean ok = S_ISREG(p->inode->mode) && (p->inode->mode & 0111);
+  tes_path_unref(p);
+  return ok ? 0 : -EACCES;
+}
+
+char *find_program(TesKernel *k, const char *name, const char *path_env, const char *cwd, GError **error) {
+  if (strchr(name, '/'))
+    return g_path_is_absolute(name) ? g_strdup(name) : g_build_filename(cwd, name, NULL);
+  int worst = -ENOENT;
+  g_auto(GStrv) dirs = g_strsplit(path_env ? path_env : "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", ":", -1);
+  for (char **d = dirs; *d; d++) {
+    g_autofree char *path = g_build_filename(**d ? *d : cwd, name, NULL);
+    int r = is_program(k, path);
+    if (r == 0)
+      return g_steal_pointer(&path);
+    if (r == -EACCES)
+      worst = r;
+  }
+  g_set_error(error, TES_ERROR, worst == -EACCES ? TES_ERROR_NOEXEC : TES_ERROR_NOTFOUND, "%s: %s in the sandbox's PATH", name,
+              worst == -EACCES ? "not executable" : "not found");
+  return NULL;
+}
