@@ -144,6 +144,8 @@ static gssize fill_stream(TesPipe *p, TesIov *iov, gsize n) {
 
 gssize tes_pipe_fill(TesPipe *p, TesIov *iov, gboolean packets, guint *events) {
   gssize done = 0, r = 0;
+  if (iov->left == 0)
+    return 0;
   if (p->readers == 0)
     return -EPIPE;
   while (iov->left > 0) {

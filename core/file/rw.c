@@ -222,7 +222,9 @@ goffset tes_file_seek(TesFile *f, TesCtx *ctx, goffset off, int whence) {
   if (whence < SEEK_SET || whence > SEEK_HOLE)
     return -EINVAL;
   TES_LOCKED(&f->pos_lock);
-  goffset r = TES_HAS(f->ops, seek) ? f->ops->seek(f, ctx, off, whence) : default_seek(f, ctx, off, whence);
+  goffset r = TES_HAS(f->ops, seek) ? f->ops->seek(f, ctx, off, whence) : -EOPNOTSUPP;
+  if (r == -EOPNOTSUPP)
+    r = default_seek(f, ctx, off, whence);
   if (r >= 0)
     f->pos = r;
   return r;

@@ -187,6 +187,9 @@ static glong sys_fcntl(TesTask *t, const gulong a[6]) {
   case F_ADD_SEALS:
   case F_GET_SEALS:
     return fcntl_seals(t, f, cmd, a[2]);
+  case F_GETPIPE_SZ:
+  case F_SETPIPE_SZ:
+    return tes_file_pipe(f) ? f->ops->fcntl(f, t, cmd, a[2]) : -EBADF;
   case F_GETLEASE: /* there are no leases */
     return F_UNLCK;
   default:

@@ -140,6 +140,7 @@ static glong no_such_call(TesTask *t) {
 static void serve_syscall(TesTask *t) {
   t->nr = t->trap.nr;
   memcpy(t->args, t->trap.args, sizeof t->args);
+  t->fault_repeats = 0; /* it got as far as a call */
   t->no_result = FALSE;
   const TesSyscall *row = t->nr < TES_SYSCALL_MAX && !t->trap.foreign_abi ? t->kernel->syscalls[t->nr] : NULL;
   gboolean trace = G_UNLIKELY(t->kernel->strace);
@@ -157,8 +158,9 @@ static void serve_syscall(TesTask *t) {
   }
 }
 
-/* A page fault that the memory manager calls resolved must not come back for ever. */
-#define MAX_FAULT_REPEATS 16
+/* A page fault that the memory manager calls resolved must not come back for ever. Other threads' forks bring it back
+ * honestly, hence the generous number; the thread's own are told apart by the system calls between. */
+#define MAX_FAULT_REPEATS 4096
 
 static gboolean makes_progress(TesTask *t) {
   if (t->trap.addr != t->last_fault_addr || t->trap.ip != t->last_fault_ip) {
@@ -199,6 +201,7 @@ static void serve_fault(TesTask *t) {
 static void serve_trap(TesTask *t) {
   switch (t->trap.kind) {
   case TES_TRAP_SYSCALL:
+    t->fault_repeats = 0;
     serve_syscall(t);
     break;
   case TES_TRAP_FAULT:

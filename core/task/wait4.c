@@ -114,19 +114,17 @@ static glong wait_for(TesTask *t, Wait *w) {
   TesAfter after = {0};
   tes_waiter_init_task(&waiter, t, POLLIN);
   tes_queue_add(&t->tg->child_queue, &waiter);
+  gboolean interrupted = FALSE;
   glong r;
   for (;;) {
-    r = look(t, w, &after);
+    r = look(t, w, &after); /* a child's end comes with SIGCHLD: the child first, then the signal */
     if (r != 0 || w->options & WNOHANG)
       break;
-    if (w->nonblock) {
-      r = -EAGAIN;
+    if (w->nonblock || interrupted) {
+      r = interrupted ? -TES_ERESTARTSYS : -EAGAIN;
       break;
     }
-    if (tes_task_block(t, TES_TIME_INFINITE) < 0) {
-      r = -TES_ERESTARTSYS;
-      break;
-    }
+    interrupted = tes_task_block(t, TES_TIME_INFINITE) < 0;
   }
   tes_waiter_remove(&waiter);
   tes_after_run(&after);

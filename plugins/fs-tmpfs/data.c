@@ -247,9 +247,9 @@ static gssize file_write(TesFile *f, TesCtx *ctx, TesIov *iov, goffset *pos, int
 static goffset file_seek(TesFile *f, TesCtx *ctx, goffset off, int whence) {
   (void)ctx;
   Node *n = node_of(f->inode);
+  if (whence != SEEK_DATA && whence != SEEK_HOLE)
+    return -EOPNOTSUPP;
   TES_LOCKED(&n->data_lock);
-  if (whence == SEEK_END)
-    return off < 0 && -off > n->size ? -EINVAL : n->size + off;
   if (off < 0 || off >= n->size)
     return -ENXIO;
   gboolean want_data = whence == SEEK_DATA;

@@ -7,10 +7,10 @@
 #include <sys/mman.h>
 #include <tessera/tessera.h>
 
-/* File contents come in chunks: 64 KiB below 1 MiB, 2 MiB above, so that small files stay small and large ones map in few pieces. */
+/* File contents come in chunks: 64 KiB below 2 MiB, 2 MiB above, so that small files stay small and large ones map in few pieces. */
 #define SMALL_CHUNK (64UL << 10)
 #define LARGE_CHUNK (2UL << 20)
-#define SMALL_LIMIT (1UL << 20)
+#define SMALL_LIMIT LARGE_CHUNK /* a large chunk begins at a multiple of its size */
 #define MAX_CHUNK_PAGES (LARGE_CHUNK / TES_PAGE_SIZE)
 #define TMPFS_MAX_SIZE G_MAXINT64
 

@@ -54,7 +54,7 @@ struct _TesFileOps {
   /* Which POLL* events hold now. NULL: always POLLIN | POLLOUT. Never blocks. A change that may add an event must
    * tes_queue_notify(file->queue, events). */
   guint (*poll)(TesFile *);
-  goffset (*seek)(TesFile *, TesCtx *, goffset off, int whence); /* default: from getattr's size; SEEK_DATA/HOLE only here */
+  goffset (*seek)(TesFile *, TesCtx *, goffset off, int whence); /* NULL or -EOPNOTSUPP: the core's rule, from getattr's size */
   glong (*ioctl)(TesFile *, TesTask *, guint cmd, gulong arg);   /* -ENOTTY for unknown ones */
   int (*readdir)(TesFile *, TesCtx *, goffset *pos, TesDirFill, gpointer data);
   /* A referenced source to map, transfer full through source->ops->unref. prot: PROT_*; shared: MAP_SHARED. */
