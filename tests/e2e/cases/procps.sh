@@ -7,7 +7,7 @@ ps -o comm= -p $p; ps -o args= -p $p; ps -o stat= -p $p | cut -c1; [ "$(ps -o pp
 ps -e -o comm= | sort | uniq -c | grep -c -E 'bash|sleep'; ps aux | awk 'NR == 1 { print $1, $2, $11 }'; ps -ef | grep -c '[s]leep 50'; pgrep -x sleep | wc -l; pidof sleep | wc -w
 [ "$(pgrep -P $$ -x sleep)" = $p ] && echo pgrep; tr '\0' ' ' </proc/$p/cmdline; echo; cat /proc/$p/comm; readlink /proc/$p/exe /proc/$p/cwd; readlink /proc/self/root
 awk '/^(Name|State|PPid|Threads|Uid):/ { print $1, $2 }' /proc/$p/status | grep -v PPid; cut -d' ' -f2-3 /proc/$p/stat; ls /proc/$p/fd | tr '\n' ' '; echo
-A=b bash -c "tr '\\0' '\\n' </proc/self/environ | grep ^A="; grep -c . /proc/self/maps | awk '{ print ($1 > 5) }'; grep -o '\[stack\]' /proc/self/maps; ls /proc/self/task | wc -l
+env A=b cat /proc/self/environ | tr '\0' '\n' | grep ^A=; grep -c . /proc/self/maps | awk '{ print ($1 > 5) }'; grep -o '\[stack\]' /proc/self/maps; ls /proc/self/task | wc -l
 free | awk '/^Mem/ { print ($2 > 0) }'; uptime >/dev/null; echo "uptime $?"; vmstat >/dev/null 2>&1; echo "vmstat $?"; awk '{ print ($1 >= 0) }' /proc/loadavg; awk '/^processor/ { n++ } END { print (n > 0) }' /proc/cpuinfo
 top -b -n 1 | head -n 7 | grep -c -E 'Tasks|Cpu|Mem'; w >/dev/null 2>&1; pkill -x sleep; wait $p 2>/dev/null; echo "pkill $?"; ps -p $p >/dev/null; echo "gone $?"; cat /proc/sys/kernel/ostype; awk '$2 == "proc" || $2 == "tmpfs"' /proc/filesystems | sort
 [ -d /proc/self ] && cat /proc/self/cgroup >/dev/null; sysctl -n kernel.ostype; [ "$(cat /proc/sys/kernel/random/uuid | wc -c)" = 37 ] && echo uuid; awk '$2 == "/tmp" { print $3 }' /proc/mounts; ls /proc/none 2>&1; cat /proc/version | cut -d' ' -f1
