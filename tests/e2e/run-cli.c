@@ -358,7 +358,7 @@ static void test_bad_flags(void) {
   refuse(WORDS("--cpus=many", "--", "/bin/true"), 125, "many");
   refuse(WORDS("--cwd=/no/such/cwd", "--", "/bin/true"), 125, "/no/such/cwd");
   refuse(WORDS("--ro-bind", "/no/such/src", "/mnt", "--", "/bin/true"), 125, "/no/such/src");
-  refuse(WORDS("--"), 125, "command");
+  refuse(WORDS("--"), 125, "program");
 }
 
 static void test_bad_program(void) {
