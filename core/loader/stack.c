@@ -4,6 +4,7 @@
  * From high to low addresses: 8 zero bytes, the file name, environment strings, argument strings, (random gap), the
  * platform's name, 16 random bytes, and 16-byte aligned at sp: argc, argv, NULL, envp, NULL, auxv. */
 #include <core/loader/internal.h>
+#include <cpuid.h>
 #include <elf.h>
 #include <string.h>
 #include <sys/auxv.h>
@@ -62,6 +63,18 @@ static void add_words(GArray *words, gulong a, gulong b) {
   g_array_append_vals(words, pair, 2);
 }
 
+/* CPUID.1:EDX, which is what Linux gives; the C library's own getauxval(AT_HWCAP) is something else. Read once: CPUID
+ * leaves to the hypervisor on a virtual machine. */
+static gulong hwcap(void) {
+  static gsize cached;
+  if (g_once_init_enter(&cached)) {
+    guint eax, ebx, ecx, edx = 0;
+    __get_cpuid(1, &eax, &ebx, &ecx, &edx);
+    g_once_init_leave(&cached, edx | 1UL << 32);
+  }
+  return cached & G_MAXUINT32;
+}
+
 static gboolean is_secure(const TesStackArgs *a) { return a->euid != a->cred->uid || a->egid != a->cred->gid; }
 
 /* The vector in Linux's order, the operator's entries (X5) last; ends with AT_NULL. */
@@ -71,7 +84,7 @@ static GArray *make_auxv(const TesStackArgs *a, gulong execfn, gulong platform, 
   if (a->vdso)
     add_words(v, AT_SYSINFO_EHDR, a->vdso);
   add_words(v, AT_MINSIGSTKSZ, frame ? frame : 2048);
-  add_words(v, AT_HWCAP, getauxval(AT_HWCAP));
+  add_words(v, AT_HWCAP, hwcap());
   add_words(v, AT_PAGESZ, TES_PAGE_SIZE);
   add_words(v, AT_CLKTCK, CLOCK_TICKS);
   add_words(v, AT_PHDR, a->phdr);

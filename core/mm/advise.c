@@ -194,7 +194,8 @@ static int remove_pages(TesMM *mm, TesTask *t, const FileRange *r) {
     return tes_shm_source_punch(r->source, r->off, r->len);
   if (!TES_HAS(r->file->ops, fallocate))
     return -EOPNOTSUPP;
-  return r->file->ops->fallocate(r->file, tes_mm_ctx(mm, t), FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, r->off, r->len);
+  return r->file->ops->fallocate(r->file, tes_mm_ctx(mm, t), FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
+                                 r->off, r->len);
 }
 
 int tes_mm_madvise(TesMM *mm, TesTask *t, gulong addr, gulong len, int advice) {
@@ -220,7 +221,8 @@ int tes_mm_madvise(TesMM *mm, TesTask *t, gulong addr, gulong len, int advice) {
 
 int tes_mm_msync(TesMM *mm, TesTask *t, gulong addr, gulong len, guint flags) {
   gulong end = addr + TES_PAGE_UP(len);
-  if ((flags & ~(guint)(MS_ASYNC | MS_INVALIDATE | MS_SYNC)) || (addr & ~TES_PAGE_MASK) || ((flags & MS_ASYNC) && (flags & MS_SYNC)))
+  if ((flags & ~(guint)(MS_ASYNC | MS_INVALIDATE | MS_SYNC)) || (addr & ~TES_PAGE_MASK) ||
+      ((flags & MS_ASYNC) && (flags & MS_SYNC)))
     return -EINVAL;
   if (end < addr || (len && !TES_PAGE_UP(len)))
     return -ENOMEM;

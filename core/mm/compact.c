@@ -10,7 +10,8 @@ static guint count_runs(const TesVma *v, const TesLeaf *l, guint i, guint end) {
   guint runs = 0;
   for (guint k = i; k < end; k++) {
     TesPte e = l->e[k], before = k > i ? l->e[k - 1] : 0;
-    if (e && (!before || tes_pte_page(e) != tes_pte_page(before) + TES_PAGE_SIZE || tes_pte_prot(v, e) != tes_pte_prot(v, before)))
+    if (e && (!before || tes_pte_page(e) != tes_pte_page(before) + TES_PAGE_SIZE ||
+              tes_pte_prot(v, e) != tes_pte_prot(v, before)))
       runs++;
   }
   return runs;
@@ -26,7 +27,8 @@ static int move_part(TesMM *mm, TesVma *v, TesLeaf *l, guint i, guint end) {
     return (int)dst;
   tes_memfile_commit(mm->mf, dst, len, TES_MEM_ANON);
   for (guint k = i; k < end; k++)
-    if (l->e[k] && tes_memfile_copy_page_run(mm->mf, dst + (goffset)((k - i) * TES_PAGE_SIZE), tes_pte_page(l->e[k]), TES_PAGE_SIZE) < 0) {
+    if (l->e[k] && tes_memfile_copy_page_run(mm->mf, dst + (goffset)((k - i) * TES_PAGE_SIZE),
+                                             tes_pte_page(l->e[k]), TES_PAGE_SIZE) < 0) {
       tes_memfile_unref(mm->mf, dst, len);
       return -EFAULT;
     }
@@ -55,7 +57,8 @@ static int freeze(TesMM *mm, TesVma *v, TesLeaf *l, guint i, guint end) {
   for (guint k = i; k < end; k++)
     if (l->e[k])
       tes_pte_store(l, k, l->e[k] & ~(TesPte)TES_PTE_WRITE);
-  tes_change_protect(&c, l->base + i * TES_PAGE_SIZE, (end - i) * TES_PAGE_SIZE, v->prot & ~(guint)PROT_WRITE);
+  tes_change_protect(&c, l->base + i * TES_PAGE_SIZE, (end - i) * TES_PAGE_SIZE,
+                     v->prot & ~(guint)PROT_WRITE);
   int r = tes_change_apply(mm, &c);
   c.n = 0;
   tes_change_finish(mm, &c);

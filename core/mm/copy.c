@@ -37,7 +37,8 @@ static inline gsize copy_bytes(TesPte e, guint8 *page, guint8 *buf, gsize n, Cop
 }
 
 /* Copies as far as the page map allows; the address where it stopped. *fault: a window raised SIGBUS there. */
-static inline gulong copy_fast(TesMM *mm, gulong addr, gulong end, guint8 *buf, CopyKind kind, gboolean *fault) {
+static inline gulong copy_fast(TesMM *mm, gulong addr, gulong end, guint8 *buf, CopyKind kind,
+                               gboolean *fault) {
   const TesPte need = kind == COPY_IN ? TES_PTE_READ : TES_PTE_WRITE;
   while (addr < end) {
     gsize inside = addr & ~TES_PAGE_MASK, n = MIN(end - addr, TES_PAGE_SIZE - inside);
@@ -106,7 +107,8 @@ gsize tes_mm_poke(TesMM *mm, gulong dst, const void *src, gsize n) {
   gsize done = 0;
   while (done < n && dst + done >= dst) {
     gulong at = dst + done;
-    gsize part = MIN(n - done, TES_PAGE_SIZE - (at & ~TES_PAGE_MASK)), got = poke_page(mm, at, (const guint8 *)src + done, part);
+    gsize part = MIN(n - done, TES_PAGE_SIZE - (at & ~TES_PAGE_MASK)),
+          got = poke_page(mm, at, (const guint8 *)src + done, part);
     done += got;
     if (got < part)
       break;
@@ -177,7 +179,8 @@ int tes_mm_futex_key(TesMM *mm, gulong addr, gboolean private_, TesFutexKey *out
   if (r == 0) {
     const TesVma *v = tes_vma_find(mm, addr);
     if (!tes_vma_private(v))
-      *out = (TesFutexKey){.a = (guint64)(gulong)v->source, .b = (guint64)v->off + (addr - tes_vma_start(v)), .shared = TRUE};
+      *out = (TesFutexKey){
+          .a = (guint64)(gulong)v->source, .b = (guint64)v->off + (addr - tes_vma_start(v)), .shared = TRUE};
   }
   tes_mm_unlock(mm);
   return r < 0 ? -EFAULT : 0;

@@ -39,7 +39,8 @@ static int own_run(TesMM *mm, TesVma *v, gulong addr) {
   TesLeaf *l = tes_leaf_get(mm, addr);
   guint i = tes_leaf_index(addr);
   tes_pte_store(l, i, tes_pte_for(v, l->e[i] | TES_PTE_OWNED));
-  gulong lo = take_over(mm, v, addr, -(glong)TES_PAGE_SIZE), hi = take_over(mm, v, addr, (glong)TES_PAGE_SIZE);
+  gulong lo = take_over(mm, v, addr, -(glong)TES_PAGE_SIZE),
+         hi = take_over(mm, v, addr, (glong)TES_PAGE_SIZE);
   TesChange c;
   tes_change_init(&c);
   tes_change_protect(&c, lo, hi + TES_PAGE_SIZE - lo, v->prot);
@@ -48,7 +49,9 @@ static int own_run(TesMM *mm, TesVma *v, gulong addr) {
   return r;
 }
 
-static gboolean must_copy(const TesMM *mm, TesPte e) { return e && !(e & TES_PTE_OWNED) && !single_owner(mm, e); }
+static gboolean must_copy(const TesMM *mm, TesPte e) {
+  return e && !(e & TES_PTE_OWNED) && !single_owner(mm, e);
+}
 
 /* Copies entries [i, end) of a leaf to dst. */
 static int copy_entries(TesMM *mm, const TesLeaf *l, guint i, guint end, goffset dst) {

@@ -47,7 +47,8 @@ static TesVma *grow_stack(TesMM *mm, gulong addr) {
 
 /* The absent pages around addr, at most its 2 MiB. */
 static int populate_around(TesMM *mm, TesVma *v, gulong addr) {
-  gulong lo = MAX(tes_vma_start(v), addr & ~(TES_LEAF_SIZE - 1)), hi = MIN(v->end, (addr | (TES_LEAF_SIZE - 1)) + 1);
+  gulong lo = MAX(tes_vma_start(v), addr & ~(TES_LEAF_SIZE - 1)),
+         hi = MIN(v->end, (addr | (TES_LEAF_SIZE - 1)) + 1);
   TesLeaf *l = tes_leaf_get(mm, addr);
   gulong from = addr;
   while (from > lo && !l->e[tes_leaf_index(from - TES_PAGE_SIZE)])
@@ -89,7 +90,8 @@ static int reapply(TesMM *mm, TesVma *v, gulong addr) {
 }
 
 static int from_source(TesMM *mm, TesVma *v, gulong addr) {
-  gulong lo = MAX(tes_vma_start(v), addr & ~(TES_LEAF_SIZE - 1)), hi = MIN(v->end, (addr | (TES_LEAF_SIZE - 1)) + 1);
+  gulong lo = MAX(tes_vma_start(v), addr & ~(TES_LEAF_SIZE - 1)),
+         hi = MIN(v->end, (addr | (TES_LEAF_SIZE - 1)) + 1);
   int r = tes_source_populate(mm, v, lo, hi, addr);
   /* No room for the neighbours (a full tmpfs, the host's limit of mappings): this page alone. */
   if (r < 0)
@@ -154,6 +156,13 @@ int tes_mm_resolve_unlocked(TesMM *mm, gulong addr, guint need) {
 
 /* ---- Faults ---- */
 
+typedef struct {
+  const TesVma *vma;
+  TesPte pte;
+  gulong addr;
+  gboolean mapped;
+} VmaView;
+
 /* Is it a plain violation of the vma's protection? */
 static gboolean forbidden(const TesVma *v, guint access) {
   return v->prot == PROT_NONE || ((access & TES_ACCESS_WRITE) && !(v->prot & PROT_WRITE)) ||
@@ -161,17 +170,20 @@ static gboolean forbidden(const TesVma *v, guint access) {
 }
 
 /* The platform cannot tell what was tried, only that the page was mapped (or not). A page that is mapped and allows all
- * that its vma allows was misused -- or another thread has just changed it: then one more try shows. */
-static gboolean guess_write(TesMM *mm, TesTask *t, const TesVma *v, TesPte e, gboolean mapped, gboolean *violation) {
-  gboolean may_write = v->prot & PROT_WRITE, full = !may_write || (e & TES_PTE_WRITE);
-  *violation = FALSE;
-  if (!mapped || !e)
+ * that its vma allows was misused -- or another thread has changed it since: then one more try shows. `retry`: if it
+ * comes back although nothing changed, it was misused. */
+static gboolean guess_write(TesMM *mm, TesTask *t, const VmaView *v, gboolean *violation, gboolean *retry) {
+  gboolean may_write = v->vma->prot & PROT_WRITE, full = !may_write || (v->pte & TES_PTE_WRITE);
+  *violation = *retry = FALSE;
+  if (!v->mapped || !v->pte)
     return FALSE;
   if (!full)
     return TRUE;
-  gboolean all = may_write && (v->prot & PROT_EXEC);
-  gboolean racing = g_atomic_int_get(&mm->users) > 1 && (!t || t->fault_repeats <= 1);
-  *violation = !all && !racing;
+  if (may_write && (v->vma->prot & PROT_EXEC))
+    return FALSE;
+  *retry = g_atomic_int_get(&mm->users) > 1 &&
+           !(mm->retry_task == t && mm->retry_addr == v->addr && mm->retry_changes == mm->changes);
+  *violation = !*retry;
   return FALSE;
 }
 
@@ -190,23 +202,26 @@ int tes_mm_fault(TesMM *mm, TesTask *t, gulong addr, guint access, gboolean mapp
   if (!v && addr < mm->max_addr)
     v = grow_stack(mm, addr);
   int r;
-  gboolean violation = FALSE;
+  gboolean violation = FALSE, retry = FALSE;
   if (!v) {
     r = SIGSEGV;
   } else {
     *code = SEGV_ACCERR;
     gboolean write = access & TES_ACCESS_WRITE;
     if (!access)
-      write = guess_write(mm, t, v, tes_pte_peek(mm, addr), mapped, &violation);
+      write = guess_write(mm, t, &(VmaView){v, tes_pte_peek(mm, addr), addr, mapped}, &violation, &retry);
     if (violation || forbidden(v, access))
       r = SIGSEGV;
     else
       r = make_present(mm, v, TES_PAGE_DOWN(addr), TES_NEED_APPLY | (write ? TES_NEED_WRITE : 0));
+    if (retry) {
+      mm->retry_task = t;
+      mm->retry_addr = addr;
+      mm->retry_changes = mm->changes;
+    }
     if (r < 0)
       r = fault_signal(r, code);
   }
   tes_mm_unlock(mm);
-  if (t && r == 0)
-    t->minflt++;
   return r;
 }

@@ -51,7 +51,8 @@ void tes_mm_foreach_vma(TesMM *mm, TesCtx *viewer, void (*fn)(const TesVmaInfo *
   for (TesVma *v = (TesVma *)tes_tree_first(&mm->vmas); v; v = tes_vma_next(v)) {
     Row r = {.info = {.start = tes_vma_start(v), .end = v->end, .prot = v->prot, .name = v->name}};
     r.info.offset = v->source ? (gulong)v->off : 0;
-    r.info.flags = (tes_vma_private(v) ? MAP_PRIVATE : MAP_SHARED) | (v->flags & TES_VMA_GROWSDOWN ? MAP_GROWSDOWN : 0);
+    r.info.flags =
+        (tes_vma_private(v) ? MAP_PRIVATE : MAP_SHARED) | (v->flags & TES_VMA_GROWSDOWN ? MAP_GROWSDOWN : 0);
     if (v->file)
       r.file = tes_file_ref(v->file);
     else if (!r.info.name && v->source && tes_source_is_shm(v->source))

@@ -5,7 +5,9 @@
 
 #define MAX_RW_COUNT (INT_MAX & TES_PAGE_MASK)
 
-static gboolean range_ok(const TesMM *mm, gulong addr, gsize n) { return addr <= mm->max_addr && n <= mm->max_addr - addr; }
+static gboolean range_ok(const TesMM *mm, gulong addr, gsize n) {
+  return addr <= mm->max_addr && n <= mm->max_addr - addr;
+}
 
 void tes_iov_init_kernel(TesIov *v, struct iovec *one, void *buf, gsize n) {
   *one = (struct iovec){buf, n};
@@ -74,7 +76,8 @@ static gssize walk(TesIov *v, guint8 *buf, gsize n, IovKind kind) {
   n = MIN(n, v->left);
   while (done < n) {
     gsize part = MIN(n - done, v->v->iov_len - v->skip);
-    gsize got = part ? move(v->mm, (guint8 *)v->v->iov_base + v->skip, buf ? buf + done : NULL, part, kind) : 0;
+    gsize got =
+        part ? move(v->mm, (guint8 *)v->v->iov_base + v->skip, buf ? buf + done : NULL, part, kind) : 0;
     done += got;
     if (got < part) {
       tes_iov_advance(v, got);
@@ -89,15 +92,17 @@ static gssize walk(TesIov *v, guint8 *buf, gsize n, IovKind kind) {
 }
 
 gssize tes_iov_read_from(TesIov *v, void *dst, gsize n) { return walk(v, dst, n, IOV_READ); }
-gssize tes_iov_write_to(TesIov *v, const void *src, gsize n) { return walk(v, (guint8 *)(gulong)src, n, IOV_WRITE); }
+gssize tes_iov_write_to(TesIov *v, const void *src, gsize n) {
+  return walk(v, (guint8 *)(gulong)src, n, IOV_WRITE);
+}
 gssize tes_iov_zero(TesIov *v, gsize n) { return walk(v, NULL, n, IOV_ZERO); }
 
 /* ---- Pinning ---- */
 
 struct _TesIovPin {
   TesMemFile *mf;
-  GArray *runs;        /* TesRun: page references in the memory file */
-  GPtrArray *sources;  /* references that keep windows */
+  GArray *runs;       /* TesRun: page references in the memory file */
+  GPtrArray *sources; /* references that keep windows */
 };
 
 static void pin_run(TesIovPin *p, goffset off) {
@@ -132,7 +137,8 @@ static guint8 *pin_page(TesMM *mm, TesIovPin *p, gulong addr, gboolean write) {
     guint8 *page = NULL;
     tes_epoch_enter();
     TesPte e = tes_pte(mm, addr);
-    if ((e & need) && (e & TES_PTE_MEM) && tes_memfile_try_ref(p->mf, tes_memfile_offset(p->mf, tes_pte_page(e)), TES_PAGE_SIZE))
+    if ((e & need) && (e & TES_PTE_MEM) &&
+        tes_memfile_try_ref(p->mf, tes_memfile_offset(p->mf, tes_pte_page(e)), TES_PAGE_SIZE))
       page = tes_pte_page(e);
     tes_epoch_leave();
     if (page) {
@@ -158,7 +164,8 @@ static gboolean out_add(struct iovec *out, int *n, int max, guint8 *p, gsize len
   return TRUE;
 }
 
-int tes_iov_pin(TesIov *v, gsize max_bytes, gboolean guest_write, struct iovec *out, int max, TesIovPin **pin) {
+int tes_iov_pin(TesIov *v, gsize max_bytes, gboolean guest_write, struct iovec *out, int max,
+                TesIovPin **pin) {
   TesIov c = *v;
   int n = 0;
   gsize todo = MIN(max_bytes, c.left);

@@ -112,7 +112,8 @@ int tes_mm_mlockall(TesMM *mm, TesTask *t, guint flags) {
   int r = 0;
   guint want = TES_VMA_LOCKED | (flags & MCL_ONFAULT ? TES_VMA_LOCKONFAULT : 0);
   tes_mm_lock(mm);
-  if ((flags & MCL_CURRENT) && mm->lock_limit != RLIM_INFINITY && mm->pages > mm->lock_limit >> TES_PAGE_SHIFT) {
+  if ((flags & MCL_CURRENT) && mm->lock_limit != RLIM_INFINITY &&
+      mm->pages > mm->lock_limit >> TES_PAGE_SHIFT) {
     r = -ENOMEM;
   } else {
     mm->def_flags = flags & MCL_FUTURE ? want : 0;
@@ -149,7 +150,8 @@ static int residency(TesMM *mm, gulong addr, guint n, guint8 *vec) {
     guint from = i++;
     if (!e)
       continue;
-    while (i < n && tes_pte_page(tes_pte(mm, addr + i * TES_PAGE_SIZE)) == tes_pte_page(e) + (i - from) * TES_PAGE_SIZE)
+    while (i < n && tes_pte_page(tes_pte(mm, addr + i * TES_PAGE_SIZE)) ==
+                        tes_pte_page(e) + (i - from) * TES_PAGE_SIZE)
       i++;
     if (mincore(tes_pte_page(e), (i - from) * TES_PAGE_SIZE, vec + from) < 0)
       memset(vec + from, 0, i - from);

@@ -82,11 +82,14 @@ typedef struct {
   gboolean eager_source;
 } Plan;
 
-#define KNOWN_FLAGS                                                                                                    \
-  (MAP_TYPE | MAP_FIXED | MAP_ANONYMOUS | MAP_32BIT | MAP_GROWSDOWN | MAP_DENYWRITE | MAP_EXECUTABLE | MAP_LOCKED |    \
-   MAP_NORESERVE | MAP_POPULATE | MAP_NONBLOCK | MAP_STACK | MAP_HUGETLB | MAP_FIXED_NOREPLACE | 0x4000000 /* UNINITIALIZED */)
+#define KNOWN_FLAGS                                                                                    \
+  (MAP_TYPE | MAP_FIXED | MAP_ANONYMOUS | MAP_32BIT | MAP_GROWSDOWN | MAP_DENYWRITE | MAP_EXECUTABLE | \
+   MAP_LOCKED | MAP_NORESERVE | MAP_POPULATE | MAP_NONBLOCK | MAP_STACK | MAP_HUGETLB |                \
+   MAP_FIXED_NOREPLACE | 0x4000000 /* UNINITIALIZED */)
 
-static gboolean on_noexec(TesFile *f) { return f->path && (f->path->vfs->ops->mount_flags(f->path) & MS_NOEXEC); }
+static gboolean on_noexec(TesFile *f) {
+  return f->path && (f->path->vfs->ops->mount_flags(f->path) & MS_NOEXEC);
+}
 
 static int plan_file(TesMM *mm, const TesMmapArgs *a, Plan *p) {
   TesFile *f = a->file;
@@ -130,8 +133,9 @@ static int plan(TesMM *mm, const TesMmapArgs *a, Plan *p) {
   if (a->task && (a->task->personality & 0x0400000 /* READ_IMPLIES_EXEC */) && (p->prot & PROT_READ))
     p->prot |= a->file && on_noexec(a->file) ? 0 : PROT_EXEC;
   p->may = PROT_READ | PROT_WRITE | PROT_EXEC;
-  p->vflags = (type != MAP_PRIVATE ? TES_VMA_SHARED : 0) | (a->flags & MAP_GROWSDOWN ? TES_VMA_GROWSDOWN : 0) |
-              (a->flags & MAP_NORESERVE ? TES_VMA_NORESERVE : 0) | (a->flags & MAP_LOCKED ? TES_VMA_LOCKED : 0);
+  p->vflags =
+      (type != MAP_PRIVATE ? TES_VMA_SHARED : 0) | (a->flags & MAP_GROWSDOWN ? TES_VMA_GROWSDOWN : 0) |
+      (a->flags & MAP_NORESERVE ? TES_VMA_NORESERVE : 0) | (a->flags & MAP_LOCKED ? TES_VMA_LOCKED : 0);
   if (a->source) {
     a->source->ops->ref(a->source);
     p->source = a->source;
@@ -174,9 +178,11 @@ static gulong overlap_pages(TesMM *mm, gulong start, gulong end) {
 }
 
 static int check_limits(TesMM *mm, const Plan *p, gulong at) {
-  gsize replaced = overlap_pages(mm, at, at + p->len) << TES_PAGE_SHIFT, more = p->len - MIN(p->len, replaced);
+  gsize replaced = overlap_pages(mm, at, at + p->len) << TES_PAGE_SHIFT,
+        more = p->len - MIN(p->len, replaced);
   int r = tes_limit_check(mm, more, tes_is_data(p->prot, p->vflags));
-  if (r == 0 && tes_is_data(p->prot, p->vflags) && !(p->vflags & TES_VMA_NORESERVE) && !p->source && p->len > mm->mf->limit)
+  if (r == 0 && tes_is_data(p->prot, p->vflags) && !(p->vflags & TES_VMA_NORESERVE) && !p->source &&
+      p->len > mm->mf->limit)
     r = -ENOMEM;
   if (r == 0 && (p->vflags & TES_VMA_LOCKED) && mm->lock_limit != RLIM_INFINITY &&
       (mm->locked_pages << TES_PAGE_SHIFT) + p->len > mm->lock_limit)
@@ -241,7 +247,8 @@ static glong map_locked(TesMM *mm, const TesMmapArgs *a, Plan *p) {
     tes_unmap_range(mm, (gulong)at, v->end);
     return r;
   }
-  if ((a->flags & MAP_POPULATE && !(a->flags & MAP_NONBLOCK)) || (p->vflags & (TES_VMA_LOCKED | TES_VMA_LOCKONFAULT)) == TES_VMA_LOCKED)
+  if ((a->flags & MAP_POPULATE && !(a->flags & MAP_NONBLOCK)) ||
+      (p->vflags & (TES_VMA_LOCKED | TES_VMA_LOCKONFAULT)) == TES_VMA_LOCKED)
     tes_mm_touch(mm, v, (gulong)at, v->end);
   tes_vma_merge(mm, v);
   return at;
@@ -265,7 +272,11 @@ glong tes_mm_mmap(TesMM *mm, const TesMmapArgs *a) {
 
 int tes_map_anon(TesMM *mm, gulong start, gsize len, guint prot, guint vflags, const char *name) {
   Plan p = {.len = len, .prot = prot, .may = PROT_READ | PROT_WRITE | PROT_EXEC, .vflags = vflags};
-  TesMmapArgs a = {.addr = start, .len = len, .prot = prot, .flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, .name = name};
+  TesMmapArgs a = {.addr = start,
+                   .len = len,
+                   .prot = prot,
+                   .flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE,
+                   .name = name};
   glong r = map_locked(mm, &a, &p);
   return r < 0 ? (int)r : 0;
 }
@@ -284,7 +295,8 @@ static gboolean brk_move(TesMM *mm, gulong addr) {
   if (to < from)
     return tes_unmap_range(mm, to, from) == 0;
   /* A page stays free above, the guard gap below a stack. */
-  return hint_free(mm, from, to - from + TES_PAGE_SIZE) && tes_map_anon(mm, from, to - from, PROT_READ | PROT_WRITE, 0, "[heap]") == 0;
+  return hint_free(mm, from, to - from + TES_PAGE_SIZE) &&
+         tes_map_anon(mm, from, to - from, PROT_READ | PROT_WRITE, 0, "[heap]") == 0;
 }
 
 glong tes_mm_brk(TesMM *mm, TesTask *t, gulong addr) {

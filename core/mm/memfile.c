@@ -19,7 +19,8 @@
 #define CHECK_EVERY (4UL << 20) /* bytes handed out between looks at what the host holds */
 #define OVERCOMMIT 16           /* offsets handed out, as a multiple of the limit */
 
-static const TesLockClass memfile_class = {"memfile", TES_RANK_MEMFILE, FALSE, "free ranges of the memory file"};
+static const TesLockClass memfile_class = {"memfile", TES_RANK_MEMFILE, FALSE,
+                                           "free ranges of the memory file"};
 
 typedef struct {
   TesTreeNode node;
@@ -146,7 +147,9 @@ gboolean tes_memfile_try_ref(TesMemFile *mf, goffset off, gsize len) {
 guint tes_memfile_refs(TesMemFile *mf, goffset off) { return tes_memfile_count(mf, off); }
 void *tes_memfile_ptr(const TesMemFile *mf, goffset off) { return mf->base + off; }
 int tes_memfile_fd(const TesMemFile *mf) { return mf->fd; }
-guint64 tes_memfile_usage(TesMemFile *mf, TesMemClass c) { return __atomic_load_n(&mf->usage[c], __ATOMIC_RELAXED); }
+guint64 tes_memfile_usage(TesMemFile *mf, TesMemClass c) {
+  return __atomic_load_n(&mf->usage[c], __ATOMIC_RELAXED);
+}
 
 /* ---- Freeing ---- */
 
@@ -219,8 +222,8 @@ static gboolean drop_one(guint32 *r, gboolean past, guint64 freed[4]) {
 }
 
 /* Drops one reference of each page and calls fn for each run of pages that became free. */
-static void drop(TesMemFile *mf, goffset off, gsize len, gboolean past, void (*fn)(TesMemFile *, const TesRun *, gpointer),
-                 gpointer data) {
+static void drop(TesMemFile *mf, goffset off, gsize len, gboolean past,
+                 void (*fn)(TesMemFile *, const TesRun *, gpointer), gpointer data) {
   guint32 *r = mf->refs + (off >> TES_PAGE_SHIFT);
   gsize n = len >> TES_PAGE_SHIFT, from = 0;
   guint64 freed[4] = {0};
@@ -239,7 +242,9 @@ static void drop(TesMemFile *mf, goffset off, gsize len, gboolean past, void (*f
 
 static void drop_now(TesMemFile *mf, const TesRun *run, gpointer data) { retire(mf, run, 1); }
 
-void tes_memfile_unref_now(TesMemFile *mf, goffset off, gsize len) { drop(mf, off, len, TRUE, drop_now, NULL); }
+void tes_memfile_unref_now(TesMemFile *mf, goffset off, gsize len) {
+  drop(mf, off, len, TRUE, drop_now, NULL);
+}
 
 typedef struct {
   TesMemFile *mf;
@@ -302,8 +307,9 @@ int tes_memfile_copy_page_run(TesMemFile *mf, goffset dst, const void *src, gsiz
       gsize first = i;
       while (i < n && ((here[i] & 1) || !is_hole(mf, tes_memfile_offset(mf, from + i * TES_PAGE_SIZE))))
         i++;
-      int r = i > first ? write_all(mf, dst + (goffset)(done + first * TES_PAGE_SIZE), from + first * TES_PAGE_SIZE,
-                                    (i - first) * TES_PAGE_SIZE) : 0;
+      int r = i > first ? write_all(mf, dst + (goffset)(done + first * TES_PAGE_SIZE),
+                                    from + first * TES_PAGE_SIZE, (i - first) * TES_PAGE_SIZE)
+                        : 0;
       if (r < 0)
         return r;
       i += i < n;
@@ -315,19 +321,20 @@ int tes_memfile_copy_page_run(TesMemFile *mf, goffset dst, const void *src, gsiz
 
 /* ---- Life ---- */
 
+/* What the host could give now without killing something for it. */
 static guint64 host_memory(void) {
-  guint64 kib = 0, swap = 0;
+  guint64 kib = 0;
   char line[128];
   FILE *f = fopen("/proc/meminfo", "re");
   while (f && fgets(line, sizeof line, f)) {
-    if (g_str_has_prefix(line, "MemTotal:"))
-      kib = g_ascii_strtoull(line + 9, NULL, 10);
-    else if (g_str_has_prefix(line, "SwapTotal:"))
-      swap = g_ascii_strtoull(line + 10, NULL, 10);
+    if (g_str_has_prefix(line, "MemAvailable:"))
+      kib += g_ascii_strtoull(line + 13, NULL, 10);
+    else if (g_str_has_prefix(line, "SwapFree:"))
+      kib += g_ascii_strtoull(line + 9, NULL, 10);
   }
   if (f)
     fclose(f);
-  return kib ? (kib + swap) << 10 : 4ULL << 30;
+  return kib ? kib << 10 : 4ULL << 30;
 }
 
 /* The largest sparse size that the host lets the kernel map. */
@@ -359,7 +366,8 @@ TesMemFile *tes_memfile_new(guint64 limit, GError **error) {
   mf->fd = memfd_create("tessera-memory", MFD_CLOEXEC);
   if (mf->fd < 0 || !map_sparse(mf)) {
     g_set_error(error, TES_ERROR, TES_ERROR_FAILED,
-                "cannot make the memory file: %s; raise the address-space and file-size limits (ulimit -v, ulimit -f)",
+                "cannot make the memory file: %s; raise the address-space and file-size limits (ulimit -v, "
+                "ulimit -f)",
                 g_strerror(errno));
     if (mf->fd >= 0)
       close(mf->fd);

@@ -13,15 +13,15 @@
 
 struct _TesMemFile {
   int fd;
-  guint8 *base;     /* constant: offset 0 in the kernel's address space */
+  guint8 *base; /* constant: offset 0 in the kernel's address space */
   gsize size;
-  guint32 *refs;    /* one word per page, lazily touched; atomic */
-  guint64 limit;    /* bytes the sandbox may use */
+  guint32 *refs;                  /* one word per page, lazily touched; atomic */
+  guint64 limit;                  /* bytes the sandbox may use */
   guint64 usage[TES_MEM_CLASSES]; /* atomic */
   guint64 unchecked;              /* atomic: bytes handed out since the host's count was read */
-  TesMutex lock;    /* guards what follows */
-  TesTree free_tree; /* Extent; val: length */
-  GArray *dead;     /* TesRun: unreferenced, past the epoch, not punched yet */
+  TesMutex lock;                  /* guards what follows */
+  TesTree free_tree;              /* Extent; val: length */
+  GArray *dead;                   /* TesRun: unreferenced, past the epoch, not punched yet */
   gsize dead_bytes;
 };
 
@@ -52,7 +52,9 @@ guint64 tes_memfile_resident(TesMemFile *);
 static inline gboolean tes_memfile_has(const TesMemFile *mf, const void *p) {
   return (gsize)((const guint8 *)p - mf->base) < mf->size;
 }
-static inline goffset tes_memfile_offset(const TesMemFile *mf, const void *p) { return (const guint8 *)p - mf->base; }
+static inline goffset tes_memfile_offset(const TesMemFile *mf, const void *p) {
+  return (const guint8 *)p - mf->base;
+}
 static inline guint tes_memfile_count(const TesMemFile *mf, goffset off) {
   return __atomic_load_n(&mf->refs[off >> TES_PAGE_SHIFT], __ATOMIC_ACQUIRE) & TES_REF_COUNT;
 }

@@ -3,8 +3,10 @@
  * (tasks) keep its mappings. */
 #include <core/mm/private.h>
 
-static const TesLockClass map_class = {"mm-map", TES_RANK_MM_MAP, TRUE, "vmas, layout and counters of an address space"};
-static const TesLockClass pages_class = {"mm-pages", TES_RANK_MM_PAGES, TRUE, "page-map entries with the platform's mappings"};
+static const TesLockClass map_class = {"mm-map", TES_RANK_MM_MAP, TRUE,
+                                       "vmas, layout and counters of an address space"};
+static const TesLockClass pages_class = {"mm-pages", TES_RANK_MM_PAGES, TRUE,
+                                         "page-map entries with the platform's mappings"};
 
 /* fork.c makes children with it: an address space without a platform's one. */
 TesMM *tes_mm_alloc(TesKernel *k) {
@@ -129,5 +131,7 @@ gsize tes_mm_auxv(TesMM *mm, void *buf, gsize n) {
   return n;
 }
 
-const TesStateOps tes_state_mm = {.size = sizeof(TesStateOps), .section = "mm", .version = 1,
+const TesStateOps tes_state_mm = {.size = sizeof(TesStateOps),
+                                  .section = "mm",
+                                  .version = 1,
                                   .after = (const char *const[]){"memfile", NULL}};

@@ -139,7 +139,8 @@ static gpointer grow(gpointer v, gpointer few, guint *cap, gsize item) {
 static void add_op(TesChange *c, const TesMapOp *op) {
   TesMapOp *last = c->n ? &c->op[c->n - 1] : NULL;
   if (last && last->kind == op->kind && last->addr + last->len == op->addr && last->prot == op->prot &&
-      last->flags == op->flags && last->fd == op->fd && (op->kind != TES_MAP_MAP || last->off + (goffset)last->len == op->off)) {
+      last->flags == op->flags && last->fd == op->fd &&
+      (op->kind != TES_MAP_MAP || last->off + (goffset)last->len == op->off)) {
     last->len += op->len;
     return;
   }
@@ -172,6 +173,7 @@ void tes_change_drop(TesChange *c, goffset off, gsize len) {
 int tes_change_apply(TesMM *mm, TesChange *c) {
   if (c->n == 0 || mm->dropped)
     return 0;
+  mm->changes++;
   int r = mm->aspace ? mm->aspace->ops->apply(mm->aspace, c->op, c->n) : 0;
   if (r == 0)
     c->n = 0;
@@ -227,7 +229,7 @@ static void clear_leaf(TesMM *mm, TesChange *c, TesLeaf *l, guint i, guint end, 
 
 void tes_pages_clear(TesMM *mm, TesChange *c, gulong start, gulong end, guint flags) {
   TesLeaf *l;
-  for (gulong at = start; at < end && (l = tes_leaf_next(mm, at, end)); ) {
+  for (gulong at = start; at < end && (l = tes_leaf_next(mm, at, end));) {
     gulong from = MAX(at, l->base), to = MIN(end, l->base + TES_LEAF_SIZE);
     at = to;
     clear_leaf(mm, c, l, tes_leaf_index(from), tes_leaf_index(from) + (guint)tes_pages_of(from, to), flags);
@@ -267,8 +269,8 @@ void tes_pages_replay(TesMM *mm, const TesVma *v, TesChange *c, gulong start, gu
   for (gulong at = tes_pages_find(mm, start, end, TRUE); at < end; at = tes_pages_find(mm, at, end, TRUE)) {
     TesPte e = tes_pte(mm, at);
     if (e & TES_PTE_MEM)
-      tes_change_map(c, at, TES_PAGE_SIZE, tes_pte_prot(v, e), mm->mf->fd, tes_memfile_offset(mm->mf, tes_pte_page(e)),
-                     TES_MAP_STABLE_FD);
+      tes_change_map(c, at, TES_PAGE_SIZE, tes_pte_prot(v, e), mm->mf->fd,
+                     tes_memfile_offset(mm->mf, tes_pte_page(e)), TES_MAP_STABLE_FD);
     at += TES_PAGE_SIZE;
   }
 }

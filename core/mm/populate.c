@@ -114,13 +114,16 @@ static gboolean install_page(TesMM *mm, TesChange *c, TesLeaf *l, guint i, TesPt
   return TRUE;
 }
 
-static void install_piece(TesMM *mm, const TesVma *v, TesChange *c, gulong addr, const TesMapPiece *p, gboolean mem) {
+static void install_piece(TesMM *mm, const TesVma *v, TesChange *c, gulong addr, const TesMapPiece *p,
+                          gboolean mem) {
   TesPte flags = tes_pte_for(v, mem ? TES_PTE_MEM : 0);
   guint prot = tes_pte_prot(v, flags);
   for (gsize done = 0; done < p->len; done += TES_PAGE_SIZE) {
     gulong at = addr + done;
-    if (install_page(mm, c, tes_leaf_get(mm, at), tes_leaf_index(at), (TesPte)((guint8 *)p->window + done) | flags))
-      tes_change_map(c, at, TES_PAGE_SIZE, prot, p->fd, p->fd_off + (goffset)done, mem ? TES_MAP_STABLE_FD : 0);
+    if (install_page(mm, c, tes_leaf_get(mm, at), tes_leaf_index(at),
+                     (TesPte)((guint8 *)p->window + done) | flags))
+      tes_change_map(c, at, TES_PAGE_SIZE, prot, p->fd, p->fd_off + (goffset)done,
+                     mem ? TES_MAP_STABLE_FD : 0);
   }
 }
 
@@ -216,7 +219,8 @@ static int copy_once(TesMM *mm, TesVma *v, goffset dst) {
   if (v->source->invalidations == seen) {
     tes_mutex_lock(&mm->pages_lock);
     if (got > 0) {
-      fill_entries(mm, v, start, start + (gulong)got, tes_memfile_ptr(mm->mf, dst), TES_PTE_ANON | TES_PTE_OWNED | TES_PTE_MEM);
+      fill_entries(mm, v, start, start + (gulong)got, tes_memfile_ptr(mm->mf, dst),
+                   TES_PTE_ANON | TES_PTE_OWNED | TES_PTE_MEM);
       tes_change_map(&c, start, (gsize)got, v->prot, mm->mf->fd, dst, TES_MAP_STABLE_FD);
     }
     if ((gsize)got < len)
@@ -264,7 +268,12 @@ int tes_mm_touch(TesMM *mm, TesVma *v, gulong start, gulong end) {
   guint8 *run = NULL;
   gsize len = 0;
   int r = 0;
+  const TesTask *self = tes_task_current();
   for (gulong at = start; at < end; at += TES_PAGE_SIZE) {
+    if (self && (at & (TES_LEAF_SIZE - 1)) == 0 && g_atomic_int_get(&self->killed)) {
+      r = -EINTR;
+      break;
+    }
     TesPte e = tes_pte_peek(mm, at);
     if (!e || (write && !(e & TES_PTE_WRITE))) {
       r = tes_mm_resolve(mm, at, write ? TES_NEED_WRITE : 0);

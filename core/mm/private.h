@@ -16,7 +16,7 @@
 #define TES_VMA_MAX 65530
 #define TES_LEAF_SIZE (2UL << 20)
 #define TES_LEAF_PAGES 512
-#define TES_EAGER_MAX (64UL << 20)  /* anonymous ranges up to this get memory offsets at mmap */
+#define TES_EAGER_MAX (64UL << 20) /* anonymous ranges up to this get memory offsets at mmap */
 #define TES_COW_BLOCK (64UL << 10) /* copied at once; */
 #define TES_COW_FIRST (16UL << 10) /* this much by the first breaks after a fork: exec usually follows */
 #define TES_COW_FEW 16
@@ -28,11 +28,11 @@
 /* An entry is the kernel's address of the page with flags in its low bits; 0: nothing there. */
 typedef guint64 TesPte;
 enum {
-  TES_PTE_READ = 1,   /* the guest may read it: the kernel may copy from it */
-  TES_PTE_WRITE = 2,  /* the guest may write it now */
-  TES_PTE_ANON = 4,   /* page of a private mapping, not of its source */
-  TES_PTE_OWNED = 8,  /* ANON and nobody else's */
-  TES_PTE_MEM = 16,   /* in the memory file, holds one reference */
+  TES_PTE_READ = 1,  /* the guest may read it: the kernel may copy from it */
+  TES_PTE_WRITE = 2, /* the guest may write it now */
+  TES_PTE_ANON = 4,  /* page of a private mapping, not of its source */
+  TES_PTE_OWNED = 8, /* ANON and nobody else's */
+  TES_PTE_MEM = 16,  /* in the memory file, holds one reference */
 };
 #define TES_PTE_FLAGS 0xfffUL
 static inline guint8 *tes_pte_page(TesPte e) { return (guint8 *)(e & ~TES_PTE_FLAGS); }
@@ -75,11 +75,11 @@ struct _TesVma {
   TesMM *mm;
   guint8 prot, may; /* PROT_*: allowed now; what mprotect may allow */
   guint16 flags;
-  TesFile *file;         /* owned, or NULL */
-  TesMapSource *source;  /* owned, or NULL: anonymous private memory */
-  goffset off;           /* of the start in the source */
-  const char *name;      /* static string, or NULL */
-  GList link;            /* in source->maps */
+  TesFile *file;        /* owned, or NULL */
+  TesMapSource *source; /* owned, or NULL: anonymous private memory */
+  goffset off;          /* of the start in the source */
+  const char *name;     /* static string, or NULL */
+  GList link;           /* in source->maps */
   TesVma *next_dead;
 };
 #define tes_vma_start(v) ((v)->node.key)
@@ -101,14 +101,20 @@ struct _TesMM {
   TesFile *exe;
   guint64 *auxv;
   gsize auxv_len;
-  guint def_flags;      /* mlockall(MCL_FUTURE): TES_VMA_LOCKED, TES_VMA_LOCKONFAULT */
-  guint64 stack_limit, as_limit, data_limit, lock_limit; /* soft limits as last seen: their lock comes before map_lock */
-  TesVma *dead;         /* removed, to be freed after the lock */
-  gboolean dropped;     /* the last user has gone */
+  guint def_flags; /* mlockall(MCL_FUTURE): TES_VMA_LOCKED, TES_VMA_LOCKONFAULT */
+  guint64 stack_limit, as_limit, data_limit,
+      lock_limit;   /* soft limits as last seen: their lock comes before map_lock */
+  TesVma *dead;     /* removed, to be freed after the lock */
+  gboolean dropped; /* the last user has gone */
+  /* a fault that looked like a violation was tried once more: whose, and the changes seen then */
+  const TesTask *retry_task;
+  gulong retry_addr;
+  guint64 retry_changes;
 
   TesMutex pages_lock;
   gpointer top[1 << TES_TOP_BITS];
   guint64 invalidations; /* how often truncation took pages away */
+  guint64 changes;       /* batches handed to the platform */
   guint breaks;          /* copies on write since the last fork */
   guint scattered;       /* estimate of the host's mappings made by copy-on-write */
 };
@@ -190,18 +196,18 @@ void tes_mm_lock(TesMM *);
 void tes_mm_unlock(TesMM *); /* also frees dead vmas, outside the lock */
 TesVma *tes_vma_new(TesMM *, gulong start, gulong end);
 TesVma *tes_vma_copy(const TesVma *, TesMM *);
-TesVma *tes_vma_find(TesMM *, gulong addr);       /* that holds addr */
-TesVma *tes_vma_first(TesMM *, gulong addr);      /* first that ends above addr */
+TesVma *tes_vma_find(TesMM *, gulong addr);  /* that holds addr */
+TesVma *tes_vma_first(TesMM *, gulong addr); /* first that ends above addr */
 static inline TesVma *tes_vma_next(const TesVma *v) { return (TesVma *)tes_tree_next(&v->node); }
 static inline TesVma *tes_vma_prev(const TesVma *v) { return (TesVma *)tes_tree_prev(&v->node); }
 void tes_vma_insert(TesMM *, TesVma *);
 void tes_vma_remove(TesMM *, TesVma *); /* to the dead list */
 void tes_vma_resize(TesMM *, TesVma *, gulong start, gulong end);
 void tes_vma_set(TesMM *, TesVma *, guint prot, guint flags); /* with the counters */
-TesVma *tes_vma_merge(TesMM *, TesVma *);                       /* with its neighbours; the vma that remains */
+TesVma *tes_vma_merge(TesMM *, TesVma *);                     /* with its neighbours; the vma that remains */
 /* Splits vmas at start and end. -ENOMEM: too many. */
 int tes_vma_isolate(TesMM *, gulong start, gulong end);
-gboolean tes_range_mapped(TesMM *, gulong start, gulong end);   /* no hole */
+gboolean tes_range_mapped(TesMM *, gulong start, gulong end); /* no hole */
 /* A free range in [lo, hi), as high as possible; 0: none. */
 gulong tes_vma_gap(TesMM *, gsize len, gulong lo, gulong hi);
 static inline gulong tes_pages_of(gulong start, gulong end) { return (end - start) >> TES_PAGE_SHIFT; }

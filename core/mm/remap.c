@@ -65,7 +65,8 @@ static void fill_tail(TesMM *mm, TesVma *v, gulong start, gulong end) {
 
 /* Entries of [old, old+len) go to `to`; pages in windows of files are asked for again. pages_lock held. */
 static void move_entries(TesMM *mm, TesChange *c, gulong old, gulong len, gulong to) {
-  for (gulong at = tes_pages_find(mm, old, old + len, TRUE); at < old + len; at = tes_pages_find(mm, at, old + len, TRUE)) {
+  for (gulong at = tes_pages_find(mm, old, old + len, TRUE); at < old + len;
+       at = tes_pages_find(mm, at, old + len, TRUE)) {
     TesLeaf *l = tes_leaf_get(mm, at);
     guint i = tes_leaf_index(at);
     TesPte e = l->e[i];
@@ -83,7 +84,8 @@ static int move_pages(TesMM *mm, const TesVma *v, gulong old, gulong len, gulong
   tes_change_init(&c);
   TES_LOCKED(&mm->pages_lock);
   tes_change_unmap(&c, old, len);
-  for (gulong at = tes_pages_find(mm, old, old + len, TRUE); at < old + len; at = tes_pages_find(mm, at, old + len, TRUE)) {
+  for (gulong at = tes_pages_find(mm, old, old + len, TRUE); at < old + len;
+       at = tes_pages_find(mm, at, old + len, TRUE)) {
     TesPte e = tes_pte(mm, at);
     if (e & TES_PTE_MEM)
       tes_change_map(&c, to + (at - old), TES_PAGE_SIZE, tes_pte_prot(v, e), mm->mf->fd,
@@ -182,7 +184,8 @@ static glong remap_locked(TesMM *mm, Remap *m) {
   return to ? move_to(mm, m, to) : -ENOMEM;
 }
 
-glong tes_mm_mremap(TesMM *mm, TesTask *t, gulong old, gulong old_len, gulong new_len, guint flags, gulong to) {
+glong tes_mm_mremap(TesMM *mm, TesTask *t, gulong old, gulong old_len, gulong new_len, guint flags,
+                    gulong to) {
   Remap m = {old, old_len, new_len, flags & (MREMAP_FIXED | MREMAP_DONTUNMAP) ? to : 0, flags};
   int r = check_args(mm, &m);
   if (r < 0)

@@ -13,7 +13,7 @@ typedef struct {
 extern const Fixup __start_tes_fixups[] __attribute__((visibility("hidden")));
 extern const Fixup __stop_tes_fixups[] __attribute__((visibility("hidden")));
 
-#define FIXUP(from, to, fix)                                                                                           \
+#define FIXUP(from, to, fix) \
   ".pushsection tes_fixups,\"aw\"\n .balign 8\n .quad " from ", " to ", " fix "\n .popsection\n"
 
 gsize tes_safe_copy(void *dst, const void *src, gsize n) {

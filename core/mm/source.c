@@ -68,7 +68,8 @@ void tes_map_source_invalidate(TesMapSource *s, goffset off, goffset len, gboole
   if (len <= 0)
     return;
   off &= (goffset)TES_PAGE_MASK;
-  goffset end = len > G_MAXINT64 - off - (goffset)TES_PAGE_SIZE ? G_MAXINT64 : (goffset)TES_PAGE_UP((gulong)(off + len));
+  goffset end = len > G_MAXINT64 - off - (goffset)TES_PAGE_SIZE ? G_MAXINT64
+                                                                : (goffset)TES_PAGE_UP((gulong)(off + len));
   TES_LOCKED(&s->lock);
   s->invalidations++;
   for (GList *l = s->maps; l; l = l->next)
@@ -77,7 +78,8 @@ void tes_map_source_invalidate(TesMapSource *s, goffset off, goffset len, gboole
 
 /* ---- Shared memory ---- */
 
-static const TesLockClass shm_class = {"shm-source", TES_RANK_MAP_SOURCE - 1, FALSE, "chunks of shared anonymous memory"};
+static const TesLockClass shm_class = {"shm-source", TES_RANK_MAP_SOURCE - 1, FALSE,
+                                       "chunks of shared anonymous memory"};
 
 /* Small ones are one contiguous range; large ones take 2 MiB chunks as they are touched. */
 typedef struct {
@@ -85,12 +87,14 @@ typedef struct {
   gint refs;
   TesMemFile *mf;
   gsize size;
-  goffset whole;       /* -1: chunks */
-  TesMutex lock;       /* guards chunks */
-  GHashTable *chunks;  /* index -> page number of the offset */
+  goffset whole;      /* -1: chunks */
+  TesMutex lock;      /* guards chunks */
+  GHashTable *chunks; /* index -> page number of the offset */
 } Shm;
 
-static gsize chunk_len(const Shm *s, gsize index) { return MIN(TES_LEAF_SIZE, s->size - index * TES_LEAF_SIZE); }
+static gsize chunk_len(const Shm *s, gsize index) {
+  return MIN(TES_LEAF_SIZE, s->size - index * TES_LEAF_SIZE);
+}
 
 static int shm_piece(TesMapSource *source, goffset off, gsize max, gboolean write, TesMapPiece *out) {
   Shm *s = (Shm *)source;
@@ -104,12 +108,14 @@ static int shm_piece(TesMapSource *source, goffset off, gsize max, gboolean writ
     gsize index = (gsize)off / TES_LEAF_SIZE, inside = (gsize)off % TES_LEAF_SIZE;
     len = chunk_len(s, index) - inside;
     TES_LOCKED(&s->lock);
-    goffset base = (goffset)GPOINTER_TO_SIZE(g_hash_table_lookup(s->chunks, GSIZE_TO_POINTER(index))) << TES_PAGE_SHIFT;
+    goffset base = (goffset)GPOINTER_TO_SIZE(g_hash_table_lookup(s->chunks, GSIZE_TO_POINTER(index)))
+                   << TES_PAGE_SHIFT;
     if (!base) {
       base = tes_memfile_alloc(s->mf, chunk_len(s, index), TES_PAGE_SIZE, 0, TES_MEM_ANON);
       if (base < 0)
         return (int)base;
-      g_hash_table_insert(s->chunks, GSIZE_TO_POINTER(index), GSIZE_TO_POINTER((gsize)base >> TES_PAGE_SHIFT));
+      g_hash_table_insert(s->chunks, GSIZE_TO_POINTER(index),
+                          GSIZE_TO_POINTER((gsize)base >> TES_PAGE_SHIFT));
     }
     at = base + (goffset)inside;
   }
@@ -129,7 +135,8 @@ static void shm_unref(TesMapSource *source) {
   gpointer index, page;
   g_hash_table_iter_init(&it, s->chunks);
   while (g_hash_table_iter_next(&it, &index, &page))
-    tes_memfile_unref(s->mf, (goffset)GPOINTER_TO_SIZE(page) << TES_PAGE_SHIFT, chunk_len(s, GPOINTER_TO_SIZE(index)));
+    tes_memfile_unref(s->mf, (goffset)GPOINTER_TO_SIZE(page) << TES_PAGE_SHIFT,
+                      chunk_len(s, GPOINTER_TO_SIZE(index)));
   g_hash_table_unref(s->chunks);
   tes_mutex_clear(&s->lock);
   tes_map_source_clear(source);

@@ -9,9 +9,9 @@
 typedef struct _TesTreeNode TesTreeNode;
 struct _TesTreeNode {
   TesTreeNode *left, *right, *parent;
-  gulong key;  /* unique; may be changed in place as long as the order stays */
-  gulong val;  /* change with tes_tree_set_val() */
-  gulong max;  /* largest val in the subtree */
+  gulong key; /* unique; may be changed in place as long as the order stays */
+  gulong val; /* change with tes_tree_set_val() */
+  gulong max; /* largest val in the subtree */
   gint height;
 };
 typedef struct {

@@ -189,8 +189,8 @@ int tes_vma_isolate(TesMM *mm, gulong start, gulong end) {
 }
 
 static gboolean mergeable(const TesVma *a, const TesVma *b) {
-  return a && b && a->end == tes_vma_start(b) && a->prot == b->prot && a->may == b->may && a->flags == b->flags &&
-         a->file == b->file && a->source == b->source && a->name == b->name &&
+  return a && b && a->end == tes_vma_start(b) && a->prot == b->prot && a->may == b->may &&
+         a->flags == b->flags && a->file == b->file && a->source == b->source && a->name == b->name &&
          (!a->source || a->off + (goffset)(a->end - tes_vma_start(a)) == b->off);
 }
 
@@ -222,7 +222,8 @@ gulong tes_vma_gap(TesMM *mm, gsize len, gulong lo, gulong hi) {
   gulong at = fit(mm, v, len, lo, hi);
   if (at)
     return at;
-  for (gulong below = hi; (v = (TesVma *)tes_tree_last_fit(&mm->vmas, below, len)); below = tes_vma_start(v)) {
+  for (gulong below = hi; (v = (TesVma *)tes_tree_last_fit(&mm->vmas, below, len));
+       below = tes_vma_start(v)) {
     at = fit(mm, v, len, lo, hi);
     if (at || tes_vma_start(v) <= lo)
       return at;

@@ -207,6 +207,13 @@ static const TesSyscall rows[] = {
     ABSENT(perf_event_open, "host counters are not shown"),
     ABSENT(bpf, "not in a sandbox"),
     ABSENT(userfaultfd, "not yet"),
+    ABSENT(io_uring_setup, "not yet: a plugin of its own"),
+    ABSENT(io_uring_enter, "not yet: a plugin of its own"),
+    ABSENT(io_uring_register, "not yet: a plugin of its own"),
+    ABSENT(landlock_create_ruleset, "not yet"),
+    ABSENT(landlock_add_rule, "not yet"),
+    ABSENT(landlock_restrict_self, "not yet"),
+    ABSENT(memfd_secret, "not yet"),
 };
 
 const TesSyscallTable tes_sys_misc = TES_ROWS(rows);

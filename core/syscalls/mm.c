@@ -25,25 +25,36 @@ static glong sys_mmap(TesTask *t, const gulong a[6]) {
     if (!f || (f->flags & O_PATH))
       return -EBADF;
   }
-  return tes_mm_mmap(t->mm, &(TesMmapArgs){.addr = a[0], .len = a[1], .prot = (guint)a[2], .flags = flags, .file = f,
-                                           .off = (goffset)a[5], .task = t});
+  return tes_mm_mmap(t->mm, &(TesMmapArgs){.addr = a[0],
+                                           .len = a[1],
+                                           .prot = (guint)a[2],
+                                           .flags = flags,
+                                           .file = f,
+                                           .off = (goffset)a[5],
+                                           .task = t});
 }
 
 static glong sys_munmap(TesTask *t, const gulong a[6]) { return tes_mm_munmap(t->mm, a[0], a[1]); }
 static glong sys_mprotect(TesTask *t, const gulong a[6]) {
   /* Unknown high bits are as wrong as unknown low ones, but are looked at in the same place. */
-  return tes_mm_mprotect(t->mm, t, a[0], a[1], a[2] >> 32 ? ~0u & ~(guint)(PROT_GROWSDOWN | PROT_GROWSUP) : (guint)a[2]);
+  return tes_mm_mprotect(t->mm, t, a[0], a[1],
+                         a[2] >> 32 ? ~0u & ~(guint)(PROT_GROWSDOWN | PROT_GROWSUP) : (guint)a[2]);
 }
 static glong sys_brk(TesTask *t, const gulong a[6]) { return tes_mm_brk(t->mm, t, a[0]); }
 static glong sys_mremap(TesTask *t, const gulong a[6]) {
   return a[3] >> 32 ? -EINVAL : tes_mm_mremap(t->mm, t, a[0], a[1], a[2], (guint)a[3], a[4]);
 }
-static glong sys_madvise(TesTask *t, const gulong a[6]) { return tes_mm_madvise(t->mm, t, a[0], a[1], (int)a[2]); }
-static glong sys_msync(TesTask *t, const gulong a[6]) { return tes_mm_msync(t->mm, t, a[0], a[1], (guint)a[2]); }
+static glong sys_madvise(TesTask *t, const gulong a[6]) {
+  return tes_mm_madvise(t->mm, t, a[0], a[1], (int)a[2]);
+}
+static glong sys_msync(TesTask *t, const gulong a[6]) {
+  return tes_mm_msync(t->mm, t, a[0], a[1], (guint)a[2]);
+}
 static glong sys_mincore(TesTask *t, const gulong a[6]) { return tes_mm_mincore(t->mm, a[0], a[1], a[2]); }
 static glong sys_mlock(TesTask *t, const gulong a[6]) { return tes_mm_mlock(t->mm, t, a[0], a[1], FALSE); }
 static glong sys_mlock2(TesTask *t, const gulong a[6]) {
-  return (guint)a[2] & ~1u /* MLOCK_ONFAULT */ ? -EINVAL : tes_mm_mlock(t->mm, t, a[0], a[1], (guint)a[2] & 1);
+  return (guint)a[2] & ~1u /* MLOCK_ONFAULT */ ? -EINVAL
+                                               : tes_mm_mlock(t->mm, t, a[0], a[1], (guint)a[2] & 1);
 }
 static glong sys_munlock(TesTask *t, const gulong a[6]) { return tes_mm_munlock(t->mm, a[0], a[1]); }
 static glong sys_mlockall(TesTask *t, const gulong a[6]) { return tes_mm_mlockall(t->mm, t, (guint)a[0]); }
@@ -51,8 +62,12 @@ static glong sys_munlockall(TesTask *t, const gulong a[6]) { return tes_mm_munlo
 
 /* ---- pkeys(7), as on a processor without them ---- */
 
-static glong sys_pkey_mprotect(TesTask *t, const gulong a[6]) { return (int)a[3] == -1 ? sys_mprotect(t, a) : -EINVAL; }
-static glong sys_pkey_alloc(TesTask *t, const gulong a[6]) { return a[0] || (a[1] & ~3UL) ? -EINVAL : -ENOSPC; }
+static glong sys_pkey_mprotect(TesTask *t, const gulong a[6]) {
+  return (int)a[3] == -1 ? sys_mprotect(t, a) : -EINVAL;
+}
+static glong sys_pkey_alloc(TesTask *t, const gulong a[6]) {
+  return a[0] || (a[1] & ~3UL) ? -EINVAL : -ENOSPC;
+}
 static glong sys_pkey_free(TesTask *t, const gulong a[6]) { return -EINVAL; }
 
 /* ---- process_vm_readv(2), process_vm_writev(2) ---- */
@@ -130,15 +145,18 @@ static glong sys_process_vm_writev(TesTask *t, const gulong a[6]) { return proce
 #define NO_PKEYS "as on a processor without protection keys"
 
 static const TesSyscall rows[] = {
-    {SYS_mmap, "mmap", sys_mmap, TES_PARTIAL, "no MAP_HUGETLB, no MAP_SYNC; private file pages are copied in blocks of 64 KiB", "puMmdx"},
+    {SYS_mmap, "mmap", sys_mmap, TES_PARTIAL,
+     "no MAP_HUGETLB, no MAP_SYNC; private file pages are copied in blocks of 64 KiB", "puMmdx"},
     {SYS_mprotect, "mprotect", sys_mprotect, TES_FULL, NULL, "puM"},
     {SYS_munmap, "munmap", sys_munmap, TES_FULL, NULL, "pu"},
     {SYS_brk, "brk", sys_brk, TES_FULL, NULL, "p"},
     {SYS_mremap, "mremap", sys_mremap, TES_FULL, NULL, "puuxp"},
     {SYS_msync, "msync", sys_msync, TES_FULL, NULL, "pux"},
     {SYS_mincore, "mincore", sys_mincore, TES_FULL, NULL, "pup"},
-    {SYS_madvise, "madvise", sys_madvise, TES_PARTIAL, "MADV_FREE frees at once; no KSM, COLLAPSE, HWPOISON; paging hints are accepted", "pud"},
-    {SYS_mlock, "mlock", sys_mlock, TES_PARTIAL, "pages are made present and counted; the host may still swap them", "pu"},
+    {SYS_madvise, "madvise", sys_madvise, TES_PARTIAL,
+     "MADV_FREE frees at once; no KSM, COLLAPSE, HWPOISON; paging hints are accepted", "pud"},
+    {SYS_mlock, "mlock", sys_mlock, TES_PARTIAL,
+     "pages are made present and counted; the host may still swap them", "pu"},
     {SYS_mlock2, "mlock2", sys_mlock2, TES_PARTIAL, "as mlock", "pux"},
     {SYS_munlock, "munlock", sys_munlock, TES_FULL, NULL, "pu"},
     {SYS_mlockall, "mlockall", sys_mlockall, TES_PARTIAL, "as mlock", "x"},
@@ -155,8 +173,10 @@ static const TesSyscall rows[] = {
     {SYS_migrate_pages, "migrate_pages", NULL, TES_NONE, NO_NUMA, "dupp"},
     {SYS_move_pages, "move_pages", NULL, TES_NONE, NO_NUMA, "dupppx"},
     {NR_set_mempolicy_home_node, "set_mempolicy_home_node", NULL, TES_NONE, NO_NUMA, "puux"},
-    {SYS_process_madvise, "process_madvise", NULL, TES_NONE, "advice for other processes is not taken", "fpudx"},
-    {SYS_process_mrelease, "process_mrelease", NULL, TES_NONE, "memory of an exiting process goes at once", "fx"},
+    {SYS_process_madvise, "process_madvise", NULL, TES_NONE, "advice for other processes is not taken",
+     "fpudx"},
+    {SYS_process_mrelease, "process_mrelease", NULL, TES_NONE, "memory of an exiting process goes at once",
+     "fx"},
     {NR_cachestat, "cachestat", NULL, TES_NONE, "the page cache is the host's", "fppx"},
     {NR_map_shadow_stack, "map_shadow_stack", NULL, TES_NONE, "no shadow stacks", "pux"},
     {NR_mseal, "mseal", NULL, TES_NONE, "sealing is not implemented", "pux"},

@@ -3,6 +3,7 @@
  * (System V psABI, Linux's ucontext and the XSAVE area of the Intel SDM vol. 1, ch. 13); the area's software bytes are read by
  * debuggers and by setcontext-like code. Everything read back is hostile. */
 #include <core/task/signal-private.h>
+#include <cpuid.h>
 
 typedef struct {
   guint64 r8, r9, r10, r11, r12, r13, r14, r15, rdi, rsi, rbp, rbx, rdx, rax, rcx, rsp, rip, eflags;
@@ -45,6 +46,9 @@ typedef struct {
 #define MAGIC2 0x46505845U
 #define MAGIC2_SIZE 4
 
+#define XTILECFG 17
+#define TILE_FEATURES (3ULL << XTILECFG)
+
 #define RED_ZONE 128
 /* Flags a program may change: CF PF AF ZF SF TF DF OF NT RF AC. */
 #define USER_FLAGS (0x1UL | 0x4 | 0x10 | 0x40 | 0x80 | 0x100 | 0x400 | 0x800 | 0x4000 | 0x10000 | 0x40000)
@@ -71,6 +75,19 @@ static void save_regs(SigContext *mc, const TesRegs *r, const TesTask *t, guint6
                      .cr2 = t->fault_addr};
 }
 
+/* Bytes of extended state that a frame holds: all but AMX's tiles, which come last, take 8 KiB and need a permission
+ * (ARCH_REQ_XCOMP_PERM) that no program here has. */
+static gsize frame_xstate_size(const TesPlatform *p) {
+  static gsize before_tiles;
+  if (!before_tiles) {
+    guint eax, ebx = 0, ecx, edx;
+    if (!__get_cpuid_count(0xd, XTILECFG, &eax, &ebx, &ecx, &edx) || ebx < XSAVE_MIN)
+      ebx = G_MAXUINT;
+    before_tiles = ebx;
+  }
+  return MIN(p->xstate_size, before_tiles);
+}
+
 /* Writes the extended state at a 64-byte aligned place below *sp: its address, 0 if there is none, or G_MAXULONG on a fault. */
 static gulong push_xstate(TesTask *t, gulong *sp) {
   gsize n = t->kernel->platform->xstate_size;
@@ -78,7 +95,9 @@ static gulong push_xstate(TesTask *t, gulong *sp) {
   int got = t->exec->ops->xstate_get(t->exec, buf, n);
   if (got < XSAVE_MIN)
     return 0;
-  SwBytes sw = {.magic1 = MAGIC1, .extended_size = got + MAGIC2_SIZE, .xfeatures = t->kernel->platform->xfeatures, .xstate_size = got};
+  got = MIN((gsize)got, frame_xstate_size(t->kernel->platform));
+  SwBytes sw = {.magic1 = MAGIC1, .extended_size = got + MAGIC2_SIZE, .xstate_size = got};
+  sw.xfeatures = t->kernel->platform->xfeatures & ~TILE_FEATURES;
   memcpy(buf + SW_OFFSET, &sw, sizeof sw);
   memcpy(buf + got, &(guint32){MAGIC2}, MAGIC2_SIZE);
   *sp = (*sp - got - MAGIC2_SIZE) & ~63UL;
@@ -87,11 +106,11 @@ static gulong push_xstate(TesTask *t, gulong *sp) {
 
 /* Handlers begin with the extended state of a fresh program. */
 static void reset_xstate(TesTask *t) {
-  guchar init[XSAVE_MIN] = {0};
-  *(guint16 *)init = 0x37f;                        /* x87 control word */
-  *(guint32 *)(init + 24) = 0x1f80;                /* MXCSR */
-  *(guint64 *)(init + LEGACY_SIZE) = 0;            /* XSTATE_BV: everything else in its initial state */
-  t->exec->ops->xstate_set(t->exec, init, sizeof init);
+  gsize n = t->kernel->platform->xstate_size;
+  g_autofree guchar *init = g_malloc0(n);
+  *(guint16 *)init = 0x37f;         /* x87 control word */
+  *(guint32 *)(init + 24) = 0x1f80; /* MXCSR; XSTATE_BV is 0: everything else in its initial state */
+  t->exec->ops->xstate_set(t->exec, init, n);
 }
 
 gboolean tes_signal_setup_frame(TesTask *t, const siginfo_t *info, const TesSigAction *a, guint64 mask) {
@@ -155,7 +174,7 @@ static gboolean restore_xstate(TesTask *t, gulong fp) {
   memset(header + 1, 0, 56);                                            /* standard format, reserved bytes zero */
   memset(buf + SW_OFFSET, 0, LEGACY_SIZE - SW_OFFSET);
   *(guint32 *)(buf + 24) &= 0xffff; /* reserved MXCSR bits */
-  return t->exec->ops->xstate_set(t->exec, buf, n) >= 0;
+  return t->exec->ops->xstate_set(t->exec, buf, max) >= 0;
 }
 
 static void restore_regs(TesRegs *r, const SigContext *mc) {

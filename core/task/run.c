@@ -201,7 +201,6 @@ static void serve_fault(TesTask *t) {
 static void serve_trap(TesTask *t) {
   switch (t->trap.kind) {
   case TES_TRAP_SYSCALL:
-    t->fault_repeats = 0;
     serve_syscall(t);
     break;
   case TES_TRAP_FAULT:

@@ -99,6 +99,12 @@ static int timerfd_freeze(TesFile *f, gboolean on) {
   return 0;
 }
 
+/* lseek(2) succeeds and does nothing, as on Linux. */
+static goffset timerfd_seek(TesFile *f, TesCtx *ctx, goffset off, int whence) {
+  (void)f, (void)ctx, (void)off, (void)whence;
+  return 0;
+}
+
 static void timerfd_release(TesFile *f) {
   TimerFd *t = timerfd(f);
   tes_timer_cancel(&t->timer, TRUE); /* waits for a callback that runs; it takes our lock, so we hold none */
@@ -111,6 +117,7 @@ static const TesFileOps timerfd_ops = {
     .name = "timerfd",
     .read = timerfd_read,
     .poll = timerfd_poll,
+    .seek = timerfd_seek,
     .fdinfo = timerfd_fdinfo,
     .freeze = timerfd_freeze,
     .release = timerfd_release,

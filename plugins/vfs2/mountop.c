@@ -283,9 +283,8 @@ static void describe(V2 *v, Mount *m, guint parent, const Pos *root, void (*fn)(
     return;
   g_autofree char *opts = options(m);
   g_autofree char *more = TES_HAS(m->super->ops, show_options) ? m->super->ops->show_options(m->super) : NULL;
-  g_autofree char *super_opts = g_strconcat(m->super->read_only ? "ro" : "rw", more, NULL);
   TesMountInfo info = {.id = m->id, .parent_id = parent, .dev = m->super->dev, .root = inside, .mount_point = point,
-                       .type = m->super->type, .source = m->source, .options = opts, .super_options = super_opts, .propagation = ""};
+                       .type = m->super->type, .source = m->source, .options = opts, .super_options = more ? more : "", .propagation = ""};
   fn(&info, data);
 }
 

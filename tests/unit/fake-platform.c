@@ -136,7 +136,11 @@ static int access_page(TesMM *mm, gulong addr, guint8 *buf, gsize n, gboolean wr
     /* Another thread may unmap it, or the file may end: then it is a fault after all. */
     if (ok && tes_safe_copy(write ? f->window + addr : buf, write ? buf : f->window + addr, n) == 0)
       return 0;
-    int code, sig = tes_mm_fault(mm, NULL, addr, blind ? 0 : write ? TES_ACCESS_WRITE : TES_ACCESS_READ, mapped, 0, &code);
+    int code, sig = tes_mm_fault(mm, NULL, addr,
+                                 blind   ? 0
+                                 : write ? TES_ACCESS_WRITE
+                                         : TES_ACCESS_READ,
+                                 mapped, 0, &code);
     if (sig)
       return sig < 0 ? -sig : sig;
   }
@@ -156,7 +160,9 @@ static int access_range(TesMM *mm, gulong addr, guint8 *buf, gsize n, gboolean w
   return 0;
 }
 
-int fake_read(TesMM *mm, gulong addr, void *buf, gsize n, gboolean blind) { return access_range(mm, addr, buf, n, FALSE, blind); }
+int fake_read(TesMM *mm, gulong addr, void *buf, gsize n, gboolean blind) {
+  return access_range(mm, addr, buf, n, FALSE, blind);
+}
 int fake_write(TesMM *mm, gulong addr, const void *buf, gsize n, gboolean blind) {
   return access_range(mm, addr, (guint8 *)(gulong)buf, n, TRUE, blind);
 }
@@ -175,7 +181,8 @@ guint fake_runs(TesMM *mm) {
   const FakePage *last = NULL;
   for (guint i = 0; i < n; i++) {
     const FakePage *p = g_hash_table_lookup(f->pages, GSIZE_TO_POINTER(keys[i]));
-    if (!last || keys[i] != keys[i - 1] + 1 || p->fd != last->fd || p->prot != last->prot || p->off != last->off + (goffset)TES_PAGE_SIZE)
+    if (!last || keys[i] != keys[i - 1] + 1 || p->fd != last->fd || p->prot != last->prot ||
+        p->off != last->off + (goffset)TES_PAGE_SIZE)
       runs++;
     last = p;
   }

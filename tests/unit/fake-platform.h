@@ -9,11 +9,11 @@
 
 typedef struct {
   TesAspace base;
-  guint8 *window;     /* guest address 0 */
-  GHashTable *pages;  /* page number -> FakePage */
-  GMutex lock;        /* guards pages */
-  gboolean dry;       /* keep the table only: this process has a limit of mappings too */
-  guint fail_after;   /* operations until apply fails with -ENOMEM; 0: never */
+  guint8 *window;    /* guest address 0 */
+  GHashTable *pages; /* page number -> FakePage */
+  GMutex lock;       /* guards pages */
+  gboolean dry;      /* keep the table only: this process has a limit of mappings too */
+  guint fail_after;  /* operations until apply fails with -ENOMEM; 0: never */
 } FakeAspace;
 typedef struct {
   int fd;

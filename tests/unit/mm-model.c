@@ -50,7 +50,8 @@ void file_source_truncate(FileSource *f, gsize size) {
   __atomic_store_n(&f->size, size, __ATOMIC_RELEASE);
   g_assert(ftruncate(f->fd, (off_t)size) == 0);
   if (size < old)
-    tes_map_source_invalidate(&f->source, (goffset)TES_PAGE_UP(size), (goffset)(TES_PAGE_UP(old) - TES_PAGE_UP(size)), TRUE);
+    tes_map_source_invalidate(&f->source, (goffset)TES_PAGE_UP(size),
+                              (goffset)(TES_PAGE_UP(old) - TES_PAGE_UP(size)), TRUE);
 }
 
 /* ---- The model ---- */
@@ -126,7 +127,10 @@ static guint random_prot(void) {
 static void do_map(Proc *p, guint s, guint n, gboolean files) {
   guint kind = (guint)g_test_rand_int_range(0, files ? 5 : 3), prot = random_prot();
   Shared *sh = kind == 1 ? g_new0(Shared, 1) : kind == 3 ? shared_file_model : NULL;
-  TesMmapArgs a = {.addr = addr_of(s), .len = n * TES_PAGE_SIZE, .prot = prot, .limit_as = RLIM_INFINITY,
+  TesMmapArgs a = {.addr = addr_of(s),
+                   .len = n * TES_PAGE_SIZE,
+                   .prot = prot,
+                   .limit_as = RLIM_INFINITY,
                    .flags = MAP_FIXED | (sh ? MAP_SHARED : MAP_PRIVATE)};
   if (kind == 2)
     a.flags |= MAP_NORESERVE;
@@ -141,7 +145,11 @@ static void do_map(Proc *p, guint s, guint n, gboolean files) {
   for (guint i = 0; i < n; i++) {
     Page *m = &p->page[s + i];
     page_clear(m);
-    *m = (Page){.mapped = TRUE, .prot = prot, .noreserve = kind == 2, .shared = sh, .index = kind == 0 || kind == 2 ? 0 : first + i};
+    *m = (Page){.mapped = TRUE,
+                .prot = prot,
+                .noreserve = kind == 2,
+                .shared = sh,
+                .index = kind == 0 || kind == 2 ? 0 : first + i};
     if (sh)
       sh->refs++;
     if (kind == 4 && first + i > 0)
@@ -178,7 +186,8 @@ static void do_dontneed(Proc *p, guint s, guint n) {
 /* A move of n pages to d, only if the model's pages are of one kind. */
 static void do_move(Proc *p, guint s, guint n) {
   guint d = (guint)g_test_rand_int_range(0, (gint)(N - n));
-  glong r = tes_mm_mremap(p->mm, NULL, addr_of(s), n * TES_PAGE_SIZE, n * TES_PAGE_SIZE, MREMAP_MAYMOVE | MREMAP_FIXED, addr_of(d));
+  glong r = tes_mm_mremap(p->mm, NULL, addr_of(s), n * TES_PAGE_SIZE, n * TES_PAGE_SIZE,
+                          MREMAP_MAYMOVE | MREMAP_FIXED, addr_of(d));
   if (r == -EINVAL) {
     g_assert(d < s + n && s < d + n);
     return;
@@ -225,16 +234,37 @@ static void do_fork(Proc *p) {
 }
 
 static void step(Proc *p, gboolean files) {
-  guint n = g_test_rand_int_range(0, 8) == 0 ? (guint)g_test_rand_int_range(1, N / 2) : (guint)g_test_rand_int_range(1, 40);
+  guint n = g_test_rand_int_range(0, 8) == 0 ? (guint)g_test_rand_int_range(1, N / 2)
+                                             : (guint)g_test_rand_int_range(1, 40);
   guint s = (guint)g_test_rand_int_range(0, (gint)(N - n + 1));
   switch (g_test_rand_int_range(0, 20)) {
-  case 0: case 1: case 2: do_map(p, s, n, files); break;
-  case 3: do_unmap(p, s, n); break;
-  case 4: case 5: do_protect(p, s, n); break;
-  case 6: do_fork(p); break;
-  case 7: do_dontneed(p, s, n); break;
-  case 8: case 9: do_move(p, s, MIN(n, 20)); break;
-  case 10: case 11: case 12: case 13: case 14:
+  case 0:
+  case 1:
+  case 2:
+    do_map(p, s, n, files);
+    break;
+  case 3:
+    do_unmap(p, s, n);
+    break;
+  case 4:
+  case 5:
+    do_protect(p, s, n);
+    break;
+  case 6:
+    do_fork(p);
+    break;
+  case 7:
+    do_dontneed(p, s, n);
+    break;
+  case 8:
+  case 9:
+    do_move(p, s, MIN(n, 20));
+    break;
+  case 10:
+  case 11:
+  case 12:
+  case 13:
+  case 14:
     for (guint i = 0; i < MIN(n, 40); i++)
       write_page(p, s + i);
     break;
@@ -255,7 +285,8 @@ void model_run(TesKernel *k, guint steps, gboolean files) {
   shared_file_model->refs = 1;
   for (guint i = 1; i < N; i++)
     for (guint e = 0; e < 2; e++)
-      *(guint64 *)(gpointer)(private_file->window + i * TES_PAGE_SIZE + e * (TES_PAGE_SIZE - 8)) = ((guint64)i << 32) + 7;
+      *(guint64 *)(gpointer)(private_file->window + i * TES_PAGE_SIZE + e * (TES_PAGE_SIZE - 8)) =
+          ((guint64)i << 32) + 7;
   for (guint i = 0; i < steps; i++) {
     Proc *p = procs[g_test_rand_int_range(0, PROCS)];
     if (p)

@@ -6,8 +6,6 @@
 #define RW (PROT_READ | PROT_WRITE)
 #define ANON (MAP_PRIVATE | MAP_ANONYMOUS)
 
-void tes_epoch_poll(void);
-
 static TesKernel *kernel;
 
 static TesMM *mm_new(void) {
@@ -35,7 +33,8 @@ static void teardown(void) {
 }
 
 static glong map(TesMM *mm, gulong addr, gsize len, guint prot, guint flags) {
-  return tes_mm_mmap(mm, &(TesMmapArgs){.addr = addr, .len = len, .prot = prot, .flags = flags, .limit_as = RLIM_INFINITY});
+  return tes_mm_mmap(
+      mm, &(TesMmapArgs){.addr = addr, .len = len, .prot = prot, .flags = flags, .limit_as = RLIM_INFINITY});
 }
 
 static void test_basic(void) {
@@ -176,7 +175,9 @@ static void test_host_refuses(void) {
   ((FakeAspace *)mm->aspace)->fail_after = 1;
   g_assert_cmpint(map(mm, 0, 4096, RW, ANON), ==, -ENOMEM);
   g_assert_cmpint(tes_mm_mprotect(mm, NULL, a, 4096, PROT_READ), ==, -ENOMEM);
-  g_assert_cmpint(tes_mm_mremap(mm, NULL, b, 4 * TES_PAGE_SIZE, 4 * TES_PAGE_SIZE, MREMAP_MAYMOVE | MREMAP_FIXED, 0x100000), ==, -ENOMEM);
+  g_assert_cmpint(tes_mm_mremap(mm, NULL, b, 4 * TES_PAGE_SIZE, 4 * TES_PAGE_SIZE,
+                                MREMAP_MAYMOVE | MREMAP_FIXED, 0x100000),
+                  ==, -ENOMEM);
   ((FakeAspace *)mm->aspace)->fail_after = 0;
   char buf[5];
   g_assert_cmpint(fake_read(mm, a, buf, 5, TRUE), ==, 0);
@@ -208,7 +209,8 @@ static void test_stack(void) {
   setup_with(TRUE, 0);
   TesMM *mm = mm_new();
   gulong top = 0x7000000000;
-  g_assert_cmpint(map(mm, top - 0x21000, 0x21000, RW, ANON | MAP_FIXED | MAP_GROWSDOWN), ==, (glong)(top - 0x21000));
+  g_assert_cmpint(map(mm, top - 0x21000, 0x21000, RW, ANON | MAP_FIXED | MAP_GROWSDOWN), ==,
+                  (glong)(top - 0x21000));
   g_assert_cmpint(fake_write(mm, top - (2 << 20), "s", 1, TRUE), ==, 0);
   g_assert_cmpuint(tes_mm_copy_out(mm, top - (3 << 20), "k", 1), ==, 1);
   g_assert_cmpint(fake_write(mm, top - (9 << 20), "s", 1, TRUE), ==, SIGSEGV);

@@ -89,7 +89,7 @@ typedef struct {
   /* Sets rax only: the cheap way to finish a system call. Owner thread only. */
   void (*set_result)(TesExec *, gulong rax);
   /* Extended state in the standard (non-compacted) XSAVE format, as PTRACE_GETREGSET NT_X86_XSTATE
-   * gives it. get returns the bytes written to buf (at most n); set returns 0 or -errno. */
+   * gives it. get returns the bytes written to buf (at most n); set takes platform->xstate_size bytes, 0 or -errno. */
   int (*xstate_get)(TesExec *, void *buf, gsize n);
   int (*xstate_set)(TesExec *, const void *buf, gsize n);
   /* Makes run() return (now, or at once when it is called next). Any thread; idempotent; bounded in time. */
