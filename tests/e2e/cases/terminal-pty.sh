@@ -49,4 +49,3 @@ try: print(os.read(m, 10))
 except OSError as e: print(e.strerror)
 END
 python3 -u t.py
-script -qec 'echo under script; exit 5' /dev/null </dev/null | tr -d '\r'; script -qec 'exit 5' /dev/null </dev/null; echo "script $?"
