@@ -4,7 +4,7 @@
 cd /tmp
 sqlite3 db "pragma journal_mode=wal; create table t(id integer primary key, a int, b text);"
 awk 'BEGIN { for (k = 0; k < 10; k++) { print "begin;"; for (i = 0; i < 5000; i++) { n = k * 5000 + i; printf "insert into t(a, b) values(%d, %cname%d%c);\n", n * 7919 % 10007, 39, n % 777, 39 } print "commit;" } }' >ins
-sqlite3 db <ins & w=$!
+sqlite3 -cmd '.timeout 20000' db <ins & w=$!
 for i in 1 2 3 4 5; do sqlite3 -cmd '.timeout 20000' db "select count(*) % 5000 from t"; done; wait $w
 sqlite3 db "select count(*), sum(a) from t; create index i on t(b); select count(*) from t where b = 'name5'; pragma integrity_check;"
 python3 -u - <<'END'
