@@ -67,6 +67,8 @@ void pty_remove(Tty *);
 void pty_foreach(TesKernel *, void (*)(Tty *, gpointer), gpointer);
 int ptmx_open(TesKernel *, TesCtx *, guint flags, TesFile **out);
 int tty_open_slave(Tty *, TesCtx *, guint flags, TesFile **out);
+/* Opens the slave through its name in the sandbox's first root, so that fstat and ttyname agree. */
+int tty_open_by_name(Tty *, guint flags, TesFile **out);
 void tty_hangup(Tty *);
 guint64 pty_creation_time(Tty *);
 

@@ -101,16 +101,6 @@ static void set_raw(HostTerm *h) {
   h->raw = ioctl(h->in, TCSETSW2, &t) == 0;
 }
 
-static int open_path(TesKernel *k, Tty *t, TesFile **out) {
-  char path[32];
-  g_snprintf(path, sizeof path, "/dev/pts/%d", t->index);
-  TesAt at = {.path = path};
-  TesCtx *ctx = tes_kernel_supervisor_ctx(k);
-  if (tes_vfs_open(ctx, &at, O_RDWR | O_NOCTTY, 0, out) == 0)
-    return 0;
-  return tty_open_slave(t, ctx, O_RDWR | O_NOCTTY, out); /* no /dev/pts in this root */
-}
-
 static int wrap_host(TesKernel *k, int host_in, int host_out, TesFile **slave, gpointer *handle, GError **error) {
   HostTerm *h = g_new0(HostTerm, 1);
   g_mutex_init(&h->lock);
@@ -124,7 +114,7 @@ static int wrap_host(TesKernel *k, int host_in, int host_out, TesFile **slave, g
     h->tty->host = h;
     h->tty->t = h->saved;
     ioctl(host_in, TIOCGWINSZ, &h->tty->size);
-    r = open_path(k, h->tty, slave);
+    r = tty_open_by_name(h->tty, O_RDWR, slave);
   }
   if (r < 0) {
     g_set_error(error, TES_ERROR, TES_ERROR_FAILED, "the terminal cannot be used: %s", g_strerror(-r));

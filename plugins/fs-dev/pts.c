@@ -272,6 +272,19 @@ int tty_open_slave(Tty *t, TesCtx *ctx, guint flags, TesFile **out) {
   return 0;
 }
 
+int tty_open_by_name(Tty *t, guint flags, TesFile **out) {
+  char path[32];
+  g_snprintf(path, sizeof path, "/dev/pts/%d", t->index);
+  TesAt at = {.path = path};
+  TesCtx *ctx = tes_kernel_supervisor_ctx(t->kernel);
+  tes_kernel_ext_lock(t->kernel);
+  int r = tes_vfs_open(ctx, &at, flags | O_NOCTTY, 0, out);
+  if (r < 0) /* no /dev/pts in this root */
+    r = tty_open_slave(t, ctx, flags | O_NOCTTY, out);
+  tes_kernel_ext_unlock(t->kernel);
+  return r;
+}
+
 /* ---- The master ---- */
 
 /* In packet mode each read begins with a status byte: pending control events, or 0 before data. */

@@ -171,7 +171,7 @@ static glong master_ioctl(Tty *t, TesTask *task, guint cmd, gulong arg) {
   case TIOCGPKT: return put_int(task, arg, t->packet);
   case TIOCGPTPEER: {
     TesFile *f;
-    int r = tty_open_slave(t, tes_task_ctx(task), (arg & (O_ACCMODE | O_NONBLOCK)) | O_NOCTTY, &f);
+    int r = t->locked ? -EIO : tty_open_by_name(t, arg & (O_ACCMODE | O_NONBLOCK), &f);
     if (r == 0) {
       r = tes_fd_install(task, f, 0, (arg & O_CLOEXEC) != 0);
       tes_file_unref(f);
