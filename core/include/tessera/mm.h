@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Guest memory as filesystems, sockets and plugins see it: copying, I/O vectors, the memory file, and
- * mapping sources (what a file offers to mmap). DESIGN.md decision 3; docs/plugins/memory.md. */
+ * mapping sources (what a file offers to mmap). DESIGN.md decision 3; docs/memory.md. */
 #pragma once
 
 #include <sys/uio.h>
