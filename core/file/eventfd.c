@@ -61,7 +61,8 @@ static guint eventfd_poll(TesFile *f) {
 static char *eventfd_fdinfo(TesFile *f) {
   EventFd *e = (EventFd *)f;
   TES_LOCKED(&e->lock);
-  return g_strdup_printf("eventfd-count: %16" G_GINT64_MODIFIER "x\neventfd-id: %" G_GUINT64_FORMAT "\neventfd-semaphore: %d\n",
+  return g_strdup_printf("eventfd-count: %16" G_GINT64_MODIFIER "x\neventfd-id: %" G_GUINT64_FORMAT
+                         "\neventfd-semaphore: %d\n",
                          e->count, f->id, e->semaphore);
 }
 

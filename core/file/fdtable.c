@@ -19,10 +19,11 @@ struct _TesFdTable {
   TesMutex lock;
   FdChunk **chunk; /* n_chunks entries, NULL: 64 free descriptors */
   guint n_chunks;
-  guint hint;      /* no number below it is free */
+  guint hint; /* no number below it is free */
 };
 
-static const TesLockClass fdtable_class = {"descriptor table", TES_RANK_FDTABLE, FALSE, "descriptors of a process"};
+static const TesLockClass fdtable_class = {"descriptor table", TES_RANK_FDTABLE, FALSE,
+                                           "descriptors of a process"};
 
 TesFdTable *tes_fdtable_new(void) {
   TesFdTable *t = g_new0(TesFdTable, 1);
@@ -200,7 +201,9 @@ static int take_lowest(TesTask *task, TesFile *f, int min, gboolean cloexec) {
   return (int)fd;
 }
 
-int tes_fd_install(TesTask *task, TesFile *f, int min, gboolean cloexec) { return take_lowest(task, f, min, cloexec); }
+int tes_fd_install(TesTask *task, TesFile *f, int min, gboolean cloexec) {
+  return take_lowest(task, f, min, cloexec);
+}
 
 int tes_fd_reserve(TesTask *task, gboolean cloexec) { return take_lowest(task, NULL, 0, cloexec); }
 

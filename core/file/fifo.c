@@ -56,7 +56,8 @@ int tes_fifo_open(TesInode *inode, TesCtx *ctx, guint flags, TesFile **out) {
       ((TesPipeFile *)f)->w_seen = wc;
     tes_mutex_unlock(&p->lock);
     if (alone && !(flags & O_NONBLOCK))
-      r = mode == O_RDONLY ? wait_for_peer(p, f, ctx, &p->w_counter, wc) : wait_for_peer(p, f, ctx, &p->r_counter, rc);
+      r = mode == O_RDONLY ? wait_for_peer(p, f, ctx, &p->w_counter, wc)
+                           : wait_for_peer(p, f, ctx, &p->r_counter, rc);
   }
   tes_pipe_unref(p);
   if (r == 0)

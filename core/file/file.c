@@ -8,9 +8,11 @@
 #include <sys/mount.h>
 #include <time.h>
 
-static const TesLockClass pos_class = {"file position", TES_RANK_FILE_POS, FALSE, "position of a file description"};
+static const TesLockClass pos_class = {"file position", TES_RANK_FILE_POS, FALSE,
+                                       "position of a file description"};
 /* Below everything but leaves: watches are added under their owners' locks. */
-static const TesLockClass watch_class = {"file watches", TES_RANK_LEAF, FALSE, "lists of end-of-file-description watches"};
+static const TesLockClass watch_class = {"file watches", TES_RANK_LEAF, FALSE,
+                                         "lists of end-of-file-description watches"};
 
 static TesMutex *watch_lock(void) {
   static TesMutex lock;
@@ -192,8 +194,14 @@ int tes_file_getattr(TesFile *f, TesCtx *ctx, TesAttr *a) {
     return TES_HAS(f->inode->ops, getattr) ? f->inode->ops->getattr(f->inode, ctx, a) : -EIO;
   TesTime now = tes_time_realtime(f->kernel);
   struct timespec ts = {now / TES_NSEC, now % TES_NSEC};
-  *a = (TesAttr){.mode = 0600, .nlink = 1, .blksize = 4096, .ino = f->ino, .dev = anon_dev(f->kernel),
-                 .atime = ts, .mtime = ts, .ctime = ts};
+  *a = (TesAttr){.mode = 0600,
+                 .nlink = 1,
+                 .blksize = 4096,
+                 .ino = f->ino,
+                 .dev = anon_dev(f->kernel),
+                 .atime = ts,
+                 .mtime = ts,
+                 .ctime = ts};
   return 0;
 }
 
@@ -212,3 +220,5 @@ char *tes_file_describe(TesFile *f) {
     return f->ops->describe(f);
   return g_strdup_printf("anon_inode:[%s]", f->ops->name);
 }
+
+const TesStateOps tes_state_file = {.size = sizeof(TesStateOps), .section = "file", .version = 1};

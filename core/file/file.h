@@ -25,7 +25,9 @@ TesTime tes_file_deadline(TesFile *, gboolean send);
 static inline int tes_file_interrupted(TesTime deadline) {
   return deadline == TES_TIME_INFINITE ? -TES_ERESTARTSYS : -EINTR;
 }
-static inline gboolean tes_file_nonblock(TesFile *f) { return (g_atomic_int_get((gint *)&f->flags) & O_NONBLOCK) != 0; }
+static inline gboolean tes_file_nonblock(TesFile *f) {
+  return (g_atomic_int_get((gint *)&f->flags) & O_NONBLOCK) != 0;
+}
 gboolean tes_file_is_regular(TesFile *);
 /* One attempt, never blocks. rw.c */
 gssize tes_file_read_once(TesFile *, TesCtx *, TesIov *, goffset *pos, int flags);
@@ -82,6 +84,12 @@ gsize tes_pipe_room(TesPipe *);
 
 /* ---- eventfd.c ---- */
 int tes_eventfd_new(TesKernel *, guint64 count, gboolean semaphore, guint flags, TesFile **out);
+
+/* ---- hostmap.c ---- */
+/* A source over a host file (which is duplicated); transfer full. */
+int tes_host_map_new(int fd, gboolean writable, TesMapSource **out);
+
+extern const TesStateOps tes_state_file, tes_state_pipe;
 
 /* ---- locks.c ---- */
 

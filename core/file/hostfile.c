@@ -35,9 +35,11 @@ struct _HostFile {
   int fd;
   HostKind kind;
   HostWatch *watch;
+  TesMapSource *map; /* one for all mappings; owned; atomic, set once */
 };
 
-static const TesLockClass host_class = {"host file", TES_RANK_FILE, FALSE, "readiness source of an inherited host descriptor"};
+static const TesLockClass host_class = {"host file", TES_RANK_FILE, FALSE,
+                                        "readiness source of an inherited host descriptor"};
 
 /* ---- Readiness ---- */
 
@@ -55,7 +57,8 @@ static gboolean ready(gint fd, GIOCondition cond, gpointer data) {
   g_clear_pointer(&w->source, g_source_unref);
   w->armed = 0;
   if (w->file)
-    tes_queue_notify(w->file->file.queue, (guint)cond | (cond & POLLIN ? POLLRDNORM : 0) | (cond & POLLOUT ? POLLWRNORM : 0));
+    tes_queue_notify(w->file->file.queue,
+                     (guint)cond | (cond & POLLIN ? POLLRDNORM : 0) | (cond & POLLOUT ? POLLWRNORM : 0));
   return G_SOURCE_REMOVE;
 }
 
@@ -87,7 +90,8 @@ static gboolean has_waiters(TesFile *f) { return g_atomic_int_get(&f->queue->n) 
 
 static guint stream_poll(TesFile *f) {
   HostFile *h = (HostFile *)f;
-  guint want = (tes_file_readable(f) ? POLLIN | POLLPRI | POLLRDHUP : 0u) | (tes_file_writable(f) ? POLLOUT : 0u);
+  guint want =
+      (tes_file_readable(f) ? POLLIN | POLLPRI | POLLRDHUP : 0u) | (tes_file_writable(f) ? POLLOUT : 0u);
   guint mask = host_events(h->fd, want);
   guint missing = want & (POLLIN | POLLOUT) & ~mask;
   if (missing && !(mask & (POLLHUP | POLLERR)) && has_waiters(f))
@@ -198,6 +202,23 @@ static int regular_fallocate(TesFile *f, TesCtx *ctx, int mode, goffset off, gof
   return fallocate(((HostFile *)f)->fd, mode, off, len) < 0 ? -errno : 0;
 }
 
+static int regular_map(TesFile *f, TesCtx *ctx, guint prot, gboolean shared, TesMapSource **out) {
+  HostFile *h = (HostFile *)f;
+  TesMapSource *map = g_atomic_pointer_get(&h->map);
+  if (!map) {
+    TesMapSource *fresh = NULL;
+    int r = tes_host_map_new(h->fd, tes_file_readable(f) && tes_file_writable(f), &fresh);
+    if (r < 0)
+      return r;
+    if (!g_atomic_pointer_compare_and_exchange(&h->map, NULL, fresh))
+      fresh->ops->unref(fresh);
+    map = g_atomic_pointer_get(&h->map);
+  }
+  map->ops->ref(map);
+  *out = map;
+  return 0;
+}
+
 /* ---- Attributes and control ---- */
 
 static guint64 host_dev(TesKernel *k) {
@@ -211,10 +232,19 @@ static int host_getattr(TesFile *f, TesCtx *ctx, TesAttr *a) {
   struct stat st;
   if (fstat(((HostFile *)f)->fd, &st) < 0)
     return -errno;
-  *a = (TesAttr){.mode = st.st_mode, .nlink = (guint32)st.st_nlink, .uid = st.st_uid, .gid = st.st_gid,
-                 .blksize = (guint32)st.st_blksize, .ino = st.st_ino, .size = (guint64)st.st_size,
-                 .blocks = (guint64)st.st_blocks, .dev = host_dev(f->kernel), .rdev = st.st_rdev,
-                 .atime = st.st_atim, .mtime = st.st_mtim, .ctime = st.st_ctim};
+  *a = (TesAttr){.mode = st.st_mode,
+                 .nlink = (guint32)st.st_nlink,
+                 .uid = st.st_uid,
+                 .gid = st.st_gid,
+                 .blksize = (guint32)st.st_blksize,
+                 .ino = st.st_ino,
+                 .size = (guint64)st.st_size,
+                 .blocks = (guint64)st.st_blocks,
+                 .dev = host_dev(f->kernel),
+                 .rdev = st.st_rdev,
+                 .atime = st.st_atim,
+                 .mtime = st.st_mtim,
+                 .ctime = st.st_ctim};
   return 0;
 }
 
@@ -239,12 +269,12 @@ static int host_setattr(TesFile *f, TesCtx *ctx, const TesSetAttr *set) {
 /* What a program may do to a host terminal: its modes and size, nothing that injects input or changes sessions. */
 static const struct {
   guint cmd;
-  guint8 size;       /* of the argument; 0: a plain number */
+  guint8 size; /* of the argument; 0: a plain number */
   gboolean in, out;
 } tty_ioctls[] = {
-    {TCGETS, 36, FALSE, TRUE},       {TCSETS, 36, TRUE, FALSE},     {TCSETSW, 36, TRUE, FALSE},
-    {TCSETSF, 36, TRUE, FALSE},      {TIOCGWINSZ, 8, FALSE, TRUE},  {TIOCSWINSZ, 8, TRUE, FALSE},
-    {TIOCOUTQ, 4, FALSE, TRUE},      {TCFLSH, 0, FALSE, FALSE},     {TCXONC, 0, FALSE, FALSE},
+    {TCGETS, 36, FALSE, TRUE},  {TCSETS, 36, TRUE, FALSE},    {TCSETSW, 36, TRUE, FALSE},
+    {TCSETSF, 36, TRUE, FALSE}, {TIOCGWINSZ, 8, FALSE, TRUE}, {TIOCSWINSZ, 8, TRUE, FALSE},
+    {TIOCOUTQ, 4, FALSE, TRUE}, {TCFLSH, 0, FALSE, FALSE},    {TCXONC, 0, FALSE, FALSE},
     {TCSBRK, 0, FALSE, FALSE},
 };
 
@@ -271,9 +301,7 @@ static glong host_ioctl(TesFile *f, TesTask *t, guint cmd, gulong arg) {
   return h->kind == HOST_TTY ? tty_ioctl(h, t, cmd, arg) : -ENOTTY;
 }
 
-static char *host_describe(TesFile *f) {
-  return g_strdup_printf("host:[%" G_GUINT64_FORMAT "]", f->ino);
-}
+static char *host_describe(TesFile *f) { return g_strdup_printf("host:[%" G_GUINT64_FORMAT "]", f->ino); }
 
 static void host_release(TesFile *f) {
   HostFile *h = (HostFile *)f;
@@ -287,6 +315,8 @@ static void host_release(TesFile *f) {
     g_source_unref(source);
   }
   watch_unref(w);
+  if (h->map)
+    h->map->ops->unref(h->map);
   close(h->fd);
   g_free(h);
 }
@@ -311,17 +341,35 @@ static int host_reopen(TesFile *f, TesCtx *ctx, guint flags, TesFile **out) {
 }
 
 static const TesFileOps stream_ops = {
-    .size = sizeof(TesFileOps), .name = "host", .flags = TES_FILE_STREAM,
-    .read = stream_read, .write = stream_write, .poll = stream_poll, .ioctl = host_ioctl,
-    .getattr = host_getattr, .setattr = host_setattr, .describe = host_describe, .release = host_release,
+    .size = sizeof(TesFileOps),
+    .name = "host",
+    .flags = TES_FILE_STREAM,
+    .read = stream_read,
+    .write = stream_write,
+    .poll = stream_poll,
+    .ioctl = host_ioctl,
+    .getattr = host_getattr,
+    .setattr = host_setattr,
+    .describe = host_describe,
+    .release = host_release,
     .reopen = host_reopen,
 };
 
 static const TesFileOps regular_ops = {
-    .size = sizeof(TesFileOps), .name = "host", .flags = TES_FILE_SEEKABLE,
-    .read = regular_read, .write = regular_write, .seek = regular_seek, .ioctl = host_ioctl,
-    .fsync = regular_fsync, .fallocate = regular_fallocate,
-    .getattr = host_getattr, .setattr = host_setattr, .describe = host_describe, .release = host_release,
+    .size = sizeof(TesFileOps),
+    .name = "host",
+    .flags = TES_FILE_SEEKABLE,
+    .read = regular_read,
+    .write = regular_write,
+    .seek = regular_seek,
+    .map = regular_map,
+    .ioctl = host_ioctl,
+    .fsync = regular_fsync,
+    .fallocate = regular_fallocate,
+    .getattr = host_getattr,
+    .setattr = host_setattr,
+    .describe = host_describe,
+    .release = host_release,
     .reopen = host_reopen,
 };
 
@@ -354,7 +402,8 @@ static gboolean classify(HostFile *h, const struct stat *st, int access, GError 
     return TRUE;
   }
   case S_IFDIR:
-    g_set_error(error, TES_ERROR, TES_ERROR_CONFIG, "descriptor %d is a directory: pass it with --bind instead", h->fd);
+    g_set_error(error, TES_ERROR, TES_ERROR_CONFIG,
+                "descriptor %d is a directory: pass it with --bind instead", h->fd);
     return FALSE;
   default:
     h->kind = HOST_POLLED; /* eventfd, epoll, ... */
@@ -366,7 +415,8 @@ TesFile *tes_host_file_new(TesKernel *kernel, int host_fd, guint flags, GError *
   struct stat st;
   int status = fcntl(host_fd, F_GETFL);
   if (status < 0 || fstat(host_fd, &st) < 0) {
-    g_set_error(error, TES_ERROR, TES_ERROR_CONFIG, "descriptor %d cannot be used: %s", host_fd, g_strerror(errno));
+    g_set_error(error, TES_ERROR, TES_ERROR_CONFIG, "descriptor %d cannot be used: %s", host_fd,
+                g_strerror(errno));
     return NULL;
   }
   HostFile *h = g_new0(HostFile, 1);
@@ -376,7 +426,8 @@ TesFile *tes_host_file_new(TesKernel *kernel, int host_fd, guint flags, GError *
     return NULL;
   }
   guint keep = (guint)status & (O_ACCMODE | O_APPEND);
-  tes_file_init(&h->file, kernel, h->kind == HOST_REGULAR ? &regular_ops : &stream_ops, (flags & ~(guint)O_ACCMODE) | keep);
+  tes_file_init(&h->file, kernel, h->kind == HOST_REGULAR ? &regular_ops : &stream_ops,
+                (flags & ~(guint)O_ACCMODE) | keep);
   if (h->kind == HOST_REGULAR)
     h->file.pos = MAX(lseek(h->fd, 0, SEEK_CUR), 0);
   h->watch = g_new0(HostWatch, 1);

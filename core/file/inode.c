@@ -46,9 +46,6 @@ gboolean tes_inode_try_ref(TesInode *i) {
   return FALSE;
 }
 
-/* Record and flock state hangs on the inode; core/file/locks.c frees it. Weak while that part is absent (unit tests). */
-extern void tes_inode_locks_free(TesInode *) __attribute__((weak));
-
 void tes_inode_unref(TesInode *i) {
   TesSuper *s = i->super;
   gboolean root = is_root(i);
@@ -56,8 +53,6 @@ void tes_inode_unref(TesInode *i) {
   if (n == 2 && root) {
     tes_super_unref(s);
   } else if (n == 1) {
-    if (i->locks && tes_inode_locks_free)
-      tes_inode_locks_free(i);
     i->ops->free(i);
     if (s && !root)
       tes_super_unref(s);

@@ -11,17 +11,17 @@
 #define RECORDS_MAX 65536 /* of one inode */
 
 typedef struct {
-  gpointer owner;      /* TesFdTable, or TesFile for OFD locks and flock */
+  gpointer owner; /* TesFdTable, or TesFile for OFD locks and flock */
   gboolean ofd;
-  gint pid;            /* root namespace */
-  int type;            /* F_RDLCK, F_WRLCK */
-  goffset start, end;  /* inclusive */
+  gint pid;           /* root namespace */
+  int type;           /* F_RDLCK, F_WRLCK */
+  goffset start, end; /* inclusive */
 } Record;
 
 typedef struct {
-  TesQueue queue;      /* told when any lock goes */
-  GArray *records;     /* Record, by start */
-  GArray *flocks;      /* Record: owner and type only */
+  TesQueue queue;  /* told when any lock goes */
+  GArray *records; /* Record, by start */
+  GArray *flocks;  /* Record: owner and type only */
   guint waiters;
 } LockSet;
 
@@ -31,7 +31,8 @@ typedef struct _Waiting {
   gpointer owner, blocker;
 } Waiting;
 
-static const TesLockClass locks_class = {"file locks", TES_RANK_FILE, FALSE, "advisory locks of all inodes and who waits for them"};
+static const TesLockClass locks_class = {"file locks", TES_RANK_FILE, FALSE,
+                                         "advisory locks of all inodes and who waits for them"};
 static Waiting *waiting; /* guarded by the lock below */
 
 static TesMutex *locks_mutex(void) {
@@ -72,7 +73,8 @@ static void put_set(TesInode *inode) {
 static Record *find_conflict(GArray *a, const Record *want) {
   for (guint i = 0; i < a->len; i++) {
     Record *r = RECORD(a, i);
-    if (r->owner != want->owner && r->start <= want->end && want->start <= r->end && (r->type == F_WRLCK || want->type == F_WRLCK))
+    if (r->owner != want->owner && r->start <= want->end && want->start <= r->end &&
+        (r->type == F_WRLCK || want->type == F_WRLCK))
       return r;
   }
   return NULL;
@@ -90,7 +92,8 @@ static void apply_record(GArray *a, const Record *want) {
   Record merged = *want;
   for (guint i = 0; i < a->len;) {
     Record r = *RECORD(a, i);
-    gboolean joins = r.type == want->type && r.start <= (merged.end == G_MAXINT64 ? merged.end : merged.end + 1) &&
+    gboolean joins = r.type == want->type &&
+                     r.start <= (merged.end == G_MAXINT64 ? merged.end : merged.end + 1) &&
                      merged.start <= (r.end == G_MAXINT64 ? r.end : r.end + 1);
     gboolean overlaps = r.start <= want->end && want->start <= r.end;
     if (r.owner != want->owner || !(joins || overlaps)) {
@@ -202,7 +205,10 @@ static int set_lock(TesTask *t, TesInode *inode, const Record *want, gboolean fl
 
 int tes_lock_flock(TesTask *t, TesFile *f, int op) {
   gboolean block = !(op & LOCK_NB);
-  int type = (op & ~LOCK_NB) == LOCK_SH ? F_RDLCK : (op & ~LOCK_NB) == LOCK_EX ? F_WRLCK : (op & ~LOCK_NB) == LOCK_UN ? F_UNLCK : -1;
+  int type = (op & ~LOCK_NB) == LOCK_SH   ? F_RDLCK
+             : (op & ~LOCK_NB) == LOCK_EX ? F_WRLCK
+             : (op & ~LOCK_NB) == LOCK_UN ? F_UNLCK
+                                          : -1;
   if (type < 0)
     return -EINVAL;
   if (!f->inode)

@@ -9,7 +9,8 @@
 /* Host memory in all pipes together; beyond it a pipe keeps the ring it has. */
 #define ALL_PIPES_MAX (256UL << 20)
 
-static const TesLockClass pipe_class = {"pipe", TES_RANK_FILE, TRUE, "ring and ends of a pipe; two are taken in address order"};
+static const TesLockClass pipe_class = {"pipe", TES_RANK_FILE, TRUE,
+                                        "ring and ends of a pipe; two are taken in address order"};
 static gsize all_pipes; /* atomic */
 
 TesPipe *tes_pipe_alloc(guint32 uid, guint32 gid) {

@@ -19,20 +19,20 @@ typedef struct {
 struct _TesPipe {
   gint refs;
   TesMutex lock;
-  TesQueue queue;              /* of all its files */
+  TesQueue queue; /* of all its files */
   guchar *ring;
-  gsize size, cap;             /* powers of two; size: allocated */
-  guint64 head, tail;          /* bytes ever written and read */
-  TesPipePacket *packet;       /* ring of TES_PIPE_PACKETS, or NULL: never used */
+  gsize size, cap;       /* powers of two; size: allocated */
+  guint64 head, tail;    /* bytes ever written and read */
+  TesPipePacket *packet; /* ring of TES_PIPE_PACKETS, or NULL: never used */
   guint p_head, p_tail;
-  gsize want;                  /* free bytes that wake blocked writers */
+  gsize want; /* free bytes that wake blocked writers */
   gint readers, writers;
-  guint r_counter, w_counter;  /* opens so far */
-  gboolean splicing;           /* a splice holds the front */
+  guint r_counter, w_counter; /* opens so far */
+  gboolean splicing;          /* a splice holds the front */
   guint32 uid, gid;
   guint64 ino;
   TesTime created;
-  TesInode *inode;             /* FIFO: whose `attached` points here; owned */
+  TesInode *inode; /* FIFO: whose `attached` points here; owned */
 };
 
 typedef struct {

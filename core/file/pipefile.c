@@ -97,8 +97,15 @@ static int pipe_getattr(TesFile *f, TesCtx *ctx, TesAttr *a) {
     return TES_HAS(f->inode->ops, getattr) ? f->inode->ops->getattr(f->inode, ctx, a) : -EIO;
   TesPipe *p = pipe_of(f);
   struct timespec ts = {p->created / TES_NSEC, p->created % TES_NSEC};
-  *a = (TesAttr){.mode = S_IFIFO | 0600, .nlink = 1, .uid = p->uid, .gid = p->gid, .blksize = 4096, .ino = p->ino,
-                 .atime = ts, .mtime = ts, .ctime = ts};
+  *a = (TesAttr){.mode = S_IFIFO | 0600,
+                 .nlink = 1,
+                 .uid = p->uid,
+                 .gid = p->gid,
+                 .blksize = 4096,
+                 .ino = p->ino,
+                 .atime = ts,
+                 .mtime = ts,
+                 .ctime = ts};
   return 0;
 }
 
@@ -175,4 +182,4 @@ int tes_pipe_new(TesKernel *kernel, TesCtx *ctx, guint flags, TesFile *out[2]) {
   return 0;
 }
 
-static const TesStateOps pipe_state G_GNUC_UNUSED = {.size = sizeof(TesStateOps), .section = "pipe", .version = 1};
+const TesStateOps tes_state_pipe = {.size = sizeof(TesStateOps), .section = "pipe", .version = 1};

@@ -81,7 +81,8 @@ static gssize do_write(TesFile *f, TesCtx *ctx, TesIov *iov, goffset *pos, int f
   gboolean regular = tes_file_is_regular(f);
   if (pos || !(f->ops->flags & TES_FILE_SEEKABLE)) {
     goffset none = 0;
-    return regular && pos ? write_regular(f, ctx, iov, pos, flags) : f->ops->write(f, ctx, iov, pos ? pos : &none, flags);
+    return regular && pos ? write_regular(f, ctx, iov, pos, flags)
+                          : f->ops->write(f, ctx, iov, pos ? pos : &none, flags);
   }
   TES_LOCKED(&f->pos_lock);
   return regular ? write_regular(f, ctx, iov, &f->pos, flags) : f->ops->write(f, ctx, iov, &f->pos, flags);

@@ -9,7 +9,12 @@
 #define RCVBUF_MIN 2304
 
 void tes_sockopts_init(TesSockOpts *o, int domain, int type, int protocol) {
-  *o = (TesSockOpts){.domain = domain, .type = type, .protocol = protocol, .sndbuf = BUF_DEFAULT, .rcvbuf = BUF_DEFAULT, .rcvlowat = 1};
+  *o = (TesSockOpts){.domain = domain,
+                     .type = type,
+                     .protocol = protocol,
+                     .sndbuf = BUF_DEFAULT,
+                     .rcvbuf = BUF_DEFAULT,
+                     .rcvlowat = 1};
 }
 
 static gboolean is_bool(int name) {
@@ -115,7 +120,8 @@ static int set_int(TesSockOpts *o, TesCtx *ctx, int name, int v) {
   case SO_RCVBUFFORCE:
     if (!tes_ctx_capable(ctx, CAP_NET_ADMIN))
       return -EPERM;
-    return name == SO_SNDBUFFORCE ? set_buf(&o->sndbuf, v, SNDBUF_MIN, TRUE) : set_buf(&o->rcvbuf, v, RCVBUF_MIN, TRUE);
+    return name == SO_SNDBUFFORCE ? set_buf(&o->sndbuf, v, SNDBUF_MIN, TRUE)
+                                  : set_buf(&o->rcvbuf, v, RCVBUF_MIN, TRUE);
   case SO_PRIORITY:
     if ((v < 0 || v > 6) && !tes_ctx_capable(ctx, CAP_NET_ADMIN))
       return -EPERM;
@@ -141,7 +147,10 @@ static int set_int(TesSockOpts *o, TesCtx *ctx, int name, int v) {
       return -ENOPROTOOPT;
     if (name == SO_DEBUG && v && !tes_ctx_capable(ctx, CAP_NET_ADMIN))
       return -EACCES;
-    o->bools = v ? o->bools | 1ULL << name : o->bools & ~(1ULL << name);
+    if (v)
+      __atomic_or_fetch(&o->bools, 1ULL << name, __ATOMIC_RELAXED);
+    else
+      __atomic_and_fetch(&o->bools, ~(1ULL << name), __ATOMIC_RELAXED);
     return 0;
   }
 }

@@ -9,8 +9,8 @@
 #include <string.h>
 #include <sys/mman.h>
 
-#define USER_MAX (1UL << 47)     /* no segment can lie above, whatever the platform */
-#define PHDR_TABLE_MAX 65536     /* what Linux accepts */
+#define USER_MAX (1UL << 47) /* no segment can lie above, whatever the platform */
+#define PHDR_TABLE_MAX 65536 /* what Linux accepts */
 
 static gboolean header_ok(const Elf64_Ehdr *h) {
   return memcmp(h->e_ident, ELFMAG, SELFMAG) == 0 && h->e_ident[EI_CLASS] == ELFCLASS64 &&
@@ -21,8 +21,8 @@ static gboolean header_ok(const Elf64_Ehdr *h) {
 
 /* The program header table: from `head` when it lies there, else read. Transfer full. */
 static int read_phdrs(const void *head, gsize n, guint64 file_size,
-                      gssize (*pread_fn)(gpointer, void *, gsize, guint64), gpointer data, const Elf64_Ehdr *h,
-                      Elf64_Phdr **out) {
+                      gssize (*pread_fn)(gpointer, void *, gsize, guint64), gpointer data,
+                      const Elf64_Ehdr *h, Elf64_Phdr **out) {
   gsize len = h->e_phnum * sizeof(Elf64_Phdr);
   if (h->e_phoff > file_size || len > file_size - h->e_phoff)
     return -ENOEXEC;
@@ -40,7 +40,8 @@ static int read_phdrs(const void *head, gsize n, guint64 file_size,
   return 0;
 }
 
-/* Segments must come in ascending order and must not overlap by a byte; two may share a page, as linkers without
+/* Linux finds out about impossible segments (EINVAL) when it is too late to return.
+ * They must come in ascending order and must not overlap by a byte; two may share a page, as linkers without
  * -z separate-code lay them out: the later one's file page then holds both. */
 static int add_segment(TesElf *e, const Elf64_Phdr *p) {
   if (p->p_memsz == 0)
@@ -49,13 +50,13 @@ static int add_segment(TesElf *e, const Elf64_Phdr *p) {
     return -ENOEXEC;
   if (p->p_filesz > p->p_memsz || p->p_vaddr >= USER_MAX || p->p_memsz > USER_MAX - p->p_vaddr ||
       p->p_offset > G_MAXINT64 - p->p_memsz - 2 * TES_PAGE_SIZE)
-    return -ENOEXEC;
+    return -EINVAL;
   if (p->p_filesz > 0 && (p->p_vaddr & ~TES_PAGE_MASK) != (p->p_offset & ~TES_PAGE_MASK))
-    return -ENOEXEC;
+    return -EINVAL;
   if (e->n_seg > 0) {
     const TesElfSegment *prev = &e->seg[e->n_seg - 1];
     if (p->p_vaddr < prev->vaddr + prev->memsz)
-      return -ENOEXEC;
+      return -EINVAL;
   } else {
     e->lo = TES_PAGE_DOWN(p->p_vaddr);
   }
@@ -123,8 +124,10 @@ int tes_elf_parse(const void *head, gsize n, guint64 file_size,
   }
   if (r < 0)
     return r;
-  if (e->n_seg == 0 || e->entry >= USER_MAX)
+  if (e->n_seg == 0)
     return -ENOEXEC;
+  if (e->entry >= USER_MAX)
+    return -EINVAL;
   e->phdr_vaddr = find_phdr_vaddr(e);
   *out = *e;
   return 0;

@@ -31,7 +31,7 @@ int tes_script_parse(const char *head, gsize n, char **interp, char **arg);
 typedef struct {
   TesKernel *kernel;
   TesMM *mm;
-  TesTask *task;             /* or NULL */
+  TesTask *task; /* or NULL */
   const TesCred *cred;
   char *const *argv, *const *envv;
   const char *execfn;

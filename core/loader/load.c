@@ -10,18 +10,18 @@
 #include <sys/mman.h>
 #include <sys/personality.h>
 
-#define SCRIPT_DEPTH 5                     /* interpreters that may themselves be scripts; one more: ELOOP (as Linux 6) */
-#define RANDOM_PAGES_MMAP (1UL << 28)      /* bits of randomness of images and of the mmap area */
+#define SCRIPT_DEPTH 5 /* interpreters that may themselves be scripts; one more: ELOOP (as Linux 6) */
+#define RANDOM_PAGES_MMAP (1UL << 28) /* bits of randomness of images and of the mmap area */
 #define RANDOM_PAGES_STACK (1UL << 22)
-#define RANDOM_PAGES_BRK (1UL << 13)       /* 32 MiB */
-#define STACK_GAP_MIN (128UL << 20)        /* room for the stack to grow, below its top */
+#define RANDOM_PAGES_BRK (1UL << 13) /* 32 MiB */
+#define STACK_GAP_MIN (128UL << 20)  /* room for the stack to grow, below its top */
 #define STACK_GUARD (1UL << 20)
 
 typedef struct {
   TesCtx *ctx;
   const TesLoadArgs *args;
   TesProgram prog;
-  GPtrArray *argv;           /* owned strings, NULL-terminated */
+  GPtrArray *argv; /* owned strings, NULL-terminated */
   char *execfn;
   gboolean randomize;
   guint64 stack_limit, as_limit;
@@ -154,12 +154,13 @@ static int open_interp(const Load *l, const char *name, TesProgram *p, TesElf *e
   if (p->n_head < sizeof(Elf64_Ehdr))
     return -EIO;
   r = parse(l->ctx, p, e);
-  return r == -ENOEXEC ? -ELIBBAD : r;
+  return r == -ENOEXEC || r == -EINVAL ? -ELIBBAD : r;
 }
 
 /* ---- Mapping ---- */
 
-static glong do_map(const Load *l, gulong addr, gulong len, guint prot, guint flags, TesFile *file, goffset off) {
+static glong do_map(const Load *l, gulong addr, gulong len, guint prot, guint flags, TesFile *file,
+                    goffset off) {
   TesMmapArgs m = {
       .addr = addr,
       .len = len,
@@ -179,7 +180,8 @@ static int map_segment(const Load *l, TesFile *file, const TesElfSegment *s, gul
   gulong start = bias + s->vaddr, page = TES_PAGE_DOWN(start), in_page = start - page;
   gulong file_end = start + s->filesz, mem_end = TES_PAGE_UP(start + s->memsz), mapped_end = page;
   if (s->filesz > 0) {
-    glong r = do_map(l, page, TES_PAGE_UP(in_page + s->filesz), s->prot, MAP_PRIVATE | MAP_FIXED, file, s->off - in_page);
+    glong r = do_map(l, page, TES_PAGE_UP(in_page + s->filesz), s->prot, MAP_PRIVATE | MAP_FIXED, file,
+                     s->off - in_page);
     if (r < 0)
       return (int)r;
     mapped_end = TES_PAGE_UP(file_end);
@@ -190,7 +192,8 @@ static int map_segment(const Load *l, TesFile *file, const TesElfSegment *s, gul
     }
   }
   if (mem_end > mapped_end) {
-    glong r = do_map(l, mapped_end, mem_end - mapped_end, s->prot, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, NULL, 0);
+    glong r = do_map(l, mapped_end, mem_end - mapped_end, s->prot, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED,
+                     NULL, 0);
     if (r < 0)
       return (int)r;
   }
@@ -275,7 +278,7 @@ static int new_space(Load *l) {
     tes_warn("no new address space: %s", error->message);
     return -ENOMEM;
   }
-  gulong gap_max = top / 6 * 5, pad = (RANDOM_PAGES_STACK << TES_PAGE_SHIFT) + STACK_GUARD;
+  gulong gap_max = top / 6 * 5, pad = (l->randomize ? RANDOM_PAGES_STACK << TES_PAGE_SHIFT : 0) + STACK_GUARD;
   gulong gap = CLAMP(MIN(l->stack_limit, gap_max) + pad, STACK_GAP_MIN, gap_max);
   l->stack_top = top - random_pages(l, RANDOM_PAGES_STACK);
   l->layout.mmap_top = TES_PAGE_DOWN(top - gap) - random_pages(l, RANDOM_PAGES_MMAP);

@@ -15,13 +15,13 @@
 #define AT_MINSIGSTKSZ 51
 #endif
 
-#define STRING_MAX (128 * 1024)            /* one string, its NUL included */
-#define ARGS_MIN (128 * 1024)              /* always allowed in total */
-#define ARGS_MAX (6 * 1024 * 1024)         /* never more, however large the stack limit */
-#define STACK_SLACK (128 * 1024)           /* mapped below sp from the beginning */
-#define GAP_MAX 8192                       /* random distance between strings and vectors */
-#define CLOCK_TICKS 100                    /* AT_CLKTCK: TES_CLOCK_TICK is 10 ms */
-#define HWCAP2_FSGSBASE 2                  /* the one bit of the host's AT_HWCAP2 that is true of guests */
+#define STRING_MAX (128 * 1024)    /* one string, its NUL included */
+#define ARGS_MIN (128 * 1024)      /* always allowed in total */
+#define ARGS_MAX (6 * 1024 * 1024) /* never more, however large the stack limit */
+#define STACK_SLACK (128 * 1024)   /* mapped below sp from the beginning */
+#define GAP_MAX 8192               /* random distance between strings and vectors */
+#define CLOCK_TICKS 100            /* AT_CLKTCK: TES_CLOCK_TICK is 10 ms */
+#define HWCAP2_FSGSBASE 2          /* the one bit of the host's AT_HWCAP2 that is true of guests */
 static const char platform_name[] = "x86_64";
 
 void tes_loader_random(void *buf, gsize n) {
@@ -75,7 +75,9 @@ static gulong hwcap(void) {
   return cached & G_MAXUINT32;
 }
 
-static gboolean is_secure(const TesStackArgs *a) { return a->euid != a->cred->uid || a->egid != a->cred->gid; }
+static gboolean is_secure(const TesStackArgs *a) {
+  return a->euid != a->cred->uid || a->egid != a->cred->gid;
+}
 
 /* The vector in Linux's order, the operator's entries (X5) last; ends with AT_NULL. */
 static GArray *make_auxv(const TesStackArgs *a, gulong execfn, gulong platform, gulong random) {
@@ -108,7 +110,9 @@ static GArray *make_auxv(const TesStackArgs *a, gulong execfn, gulong platform, 
   return v;
 }
 
-static void add_string(GByteArray *b, const char *s) { g_byte_array_append(b, (const guint8 *)s, strlen(s) + 1); }
+static void add_string(GByteArray *b, const char *s) {
+  g_byte_array_append(b, (const guint8 *)s, strlen(s) + 1);
+}
 
 static void add_strings(GByteArray *b, char *const *v) {
   for (; v && *v; v++)
@@ -146,7 +150,9 @@ static int map_stack(const TesStackArgs *a, gulong sp) {
   return 0;
 }
 
-static gboolean put(TesMM *mm, gulong at, const void *data, gsize n) { return tes_mm_copy_out(mm, at, data, n) == n; }
+static gboolean put(TesMM *mm, gulong at, const void *data, gsize n) {
+  return tes_mm_copy_out(mm, at, data, n) == n;
+}
 
 int tes_stack_build(const TesStackArgs *a, TesMMLayout *layout, gulong *sp_out) {
   g_autoptr(GByteArray) strings = g_byte_array_new();
@@ -173,7 +179,8 @@ int tes_stack_build(const TesStackArgs *a, TesMMLayout *layout, gulong *sp_out) 
   g_array_append_val(words, argc);
   gulong env_at = add_pointers(words, a->argv, start);
   gulong execfn = add_pointers(words, a->envv, env_at);
-  g_autoptr(GArray) auxv = make_auxv(a, execfn, fixed_at + G_STRUCT_OFFSET(__typeof__(fixed), platform), fixed_at);
+  g_autoptr(GArray) auxv =
+      make_auxv(a, execfn, fixed_at + G_STRUCT_OFFSET(__typeof__(fixed), platform), fixed_at);
   g_array_append_vals(words, auxv->data, auxv->len);
   gulong sp = (fixed_at - words->len * sizeof(gulong)) & ~15UL;
 

@@ -1,7 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* What the core itself offers, as a descriptor like any plugin's. */
+#include <core/file/file.h>
 #include <core/registry/registry.h>
 #include <core/syscalls/syscalls.h>
+#include <core/time/state.h>
 
 static const TesFeature features[] = {
     {"syscalls", "mm", &tes_sys_mm},
@@ -22,6 +24,12 @@ static const TesFeature features[] = {
     {"syscalls", "xattr", &tes_sys_xattr},
     {"syscalls", "mount", &tes_sys_mount},
     {"syscalls", "socket", &tes_sys_socket},
+    {"state", "file", &tes_state_file},
+    {"state", "memfile", &tes_state_memfile},
+    {"state", "mm", &tes_state_mm},
+    {"state", "pipe", &tes_state_pipe},
+    {"state", "task", &tes_state_task},
+    {"state", "time", &tes_state_time},
     {NULL, NULL, NULL},
 };
 

@@ -163,6 +163,37 @@ gboolean tes_registry_load_dir(TesRegistry *r, const char *dir, GError **error) 
   return TRUE;
 }
 
+/* The plugin that provides feature "kind:name". */
+static TesLoaded *provider(TesRegistry *r, const char *need) {
+  const TesFeature *want = g_hash_table_lookup(r->features, need);
+  for (guint i = 0; i < r->plugins->len; i++) {
+    TesLoaded *l = g_ptr_array_index(r->plugins, i);
+    for (const TesFeature *f = l->plugin->features; f->kind; f++)
+      if (f == want)
+        return l;
+  }
+  return NULL;
+}
+
+/* Appends a plugin after those it needs; plugins that need each other keep their loading order. */
+static void visit(TesRegistry *r, TesLoaded *l, GPtrArray *ordered) {
+  if (!l || l->visited)
+    return;
+  l->visited = TRUE;
+  for (const char *const *need = l->plugin->needs; need && *need; need++)
+    visit(r, provider(r, *need), ordered);
+  g_ptr_array_add(ordered, l);
+}
+
+static void order_by_needs(TesRegistry *r) {
+  GPtrArray *ordered = g_ptr_array_new_with_free_func(loaded_free);
+  for (guint i = 0; i < r->plugins->len; i++)
+    visit(r, g_ptr_array_index(r->plugins, i), ordered);
+  g_ptr_array_set_free_func(r->plugins, NULL);
+  g_ptr_array_unref(r->plugins);
+  r->plugins = ordered;
+}
+
 static gboolean check_needs(TesRegistry *r, GError **error) {
   for (guint i = 0; i < r->plugins->len; i++) {
     TesLoaded *l = g_ptr_array_index(r->plugins, i);
@@ -214,6 +245,7 @@ gboolean tes_registry_seal(TesRegistry *r, GError **error) {
     return TRUE;
   if (!check_needs(r, error))
     return FALSE;
+  order_by_needs(r);
   for (guint i = 0; i < r->plugins->len; i++) {
     TesLoaded *l = g_ptr_array_index(r->plugins, i);
     for (const TesFeature *f = l->plugin->features; f->kind; f++)

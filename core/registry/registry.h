@@ -17,6 +17,7 @@ typedef struct {
   const TesPlugin *plugin;
   char *origin;    /* file name, or "core" */
   gpointer module; /* GModule, or NULL */
+  gboolean visited;
 } TesLoaded;
 
 /* The core's own features (core-features.c) and context keys (core/task/ctx.c). */

@@ -60,7 +60,7 @@ static int set_status(TesFile *f, guint set, guint mask) {
   do {
     old = (guint)g_atomic_int_get((gint *)&f->flags);
     new = (old & ~mask) | (set & mask);
-  } while (!g_atomic_int_compare_and_exchange((gint *)&f->flags, (gint)old, (gint)new));
+  } while (!g_atomic_int_compare_and_exchange((gint *)&f->flags, (gint)old, (gint) new));
   return 0;
 }
 
@@ -69,7 +69,8 @@ static glong set_fl(TesTask *t, TesFile *f, gulong arg) {
   guint old = f->flags, change = ((guint)arg ^ old) & mask;
   if ((change & O_APPEND) && f->inode && (f->inode->flags & TES_INODE_APPEND_ONLY))
     return -EPERM;
-  if ((change & O_NOATIME) && (arg & O_NOATIME) && f->inode && !tes_inode_owner_or_capable(f->inode, tes_task_ctx(t)))
+  if ((change & O_NOATIME) && (arg & O_NOATIME) && f->inode &&
+      !tes_inode_owner_or_capable(f->inode, tes_task_ctx(t)))
     return -EPERM;
   if ((change & O_DIRECT) && (arg & O_DIRECT) && !f->inode && !tes_file_pipe(f))
     return -EINVAL;
@@ -80,10 +81,13 @@ static glong set_fl(TesTask *t, TesFile *f, gulong arg) {
 static glong set_owner(TesTask *t, TesFile *f, int type, glong id) {
   gint nr = 0;
   if (id != 0) {
-    g_autoptr(TesTask) who = tes_task_find(f->kernel, tes_ctx_pid_ns(tes_task_ctx(t)), (gint)ABS(id), type != F_OWNER_TID);
+    g_autoptr(TesTask) who =
+        tes_task_find(f->kernel, tes_ctx_pid_ns(tes_task_ctx(t)), (gint)ABS(id), type != F_OWNER_TID);
     if (!who)
       return -ESRCH;
-    nr = type == F_OWNER_TID ? tes_task_tid(who, NULL) : type == F_OWNER_PGRP ? tes_task_pgid(who, NULL) : tes_task_pid(who, NULL);
+    nr = type == F_OWNER_TID    ? tes_task_tid(who, NULL)
+         : type == F_OWNER_PGRP ? tes_task_pgid(who, NULL)
+                                : tes_task_pid(who, NULL);
   }
   f->owner_type = type;
   f->owner = type == F_OWNER_PGRP ? -nr : nr;
@@ -98,7 +102,9 @@ static gint owner_in_ns(TesTask *t, TesFile *f) {
   g_autoptr(TesTask) who = tes_task_find(f->kernel, NULL, ABS(owner), FALSE);
   if (!who)
     return 0;
-  return f->owner_type == F_OWNER_TID ? tes_task_tid(who, ns) : f->owner_type == F_OWNER_PGRP ? tes_task_pgid(who, ns) : tes_task_pid(who, ns);
+  return f->owner_type == F_OWNER_TID    ? tes_task_tid(who, ns)
+         : f->owner_type == F_OWNER_PGRP ? tes_task_pgid(who, ns)
+                                         : tes_task_pid(who, ns);
 }
 
 static glong owner_ex(TesTask *t, TesFile *f, guint cmd, gulong arg) {
@@ -167,7 +173,8 @@ static glong sys_fcntl(TesTask *t, const gulong a[6]) {
     return tes_fd_set_cloexec(t, fd, (a[2] & FD_CLOEXEC) != 0);
   case F_GETFL:
     /* open(2) of a 64-bit program implies O_LARGEFILE, and shows it. */
-    return (glong)(guint)g_atomic_int_get((gint *)&f->flags) | (f->path && !(f->flags & O_PATH) ? 0100000 : 0);
+    return (glong)(guint)g_atomic_int_get((gint *)&f->flags) |
+           (f->path && !(f->flags & O_PATH) ? 0100000 : 0);
   case F_SETFL:
     return set_fl(t, f, a[2]);
   case F_GETLK:
@@ -301,7 +308,8 @@ static glong sys_flock(TesTask *t, const gulong a[6]) {
   return f ? tes_lock_flock(t, f, (int)a[1]) : -EBADF;
 }
 
-#define FCNTL_NOTE "no leases, directory notification or O_ASYNC signals; record locks on files with an inode only"
+#define FCNTL_NOTE \
+  "no leases, directory notification or O_ASYNC signals; record locks on files with an inode only"
 
 static const TesSyscall rows[] = {
     {3, "close", sys_close, TES_FULL, NULL, "f"},

@@ -34,7 +34,9 @@ glong tes_sys_do_sync_file_range(TesTask *t, const gulong a[6]) {
   return a[3] && TES_HAS(f->ops, fsync) ? f->ops->fsync(f, tes_task_ctx(t), TRUE) : 0;
 }
 
-static int sync_super(TesInode *i) { return i && TES_HAS(i->super->ops, sync) ? i->super->ops->sync(i->super) : 0; }
+static int sync_super(TesInode *i) {
+  return i && TES_HAS(i->super->ops, sync) ? i->super->ops->sync(i->super) : 0;
+}
 
 glong tes_sys_do_syncfs(TesTask *t, const gulong a[6]) {
   g_autoptr(TesFile) f = tes_fd_get_io(t, (int)a[0]);
@@ -89,7 +91,8 @@ glong tes_sys_do_ftruncate(TesTask *t, const gulong a[6]) {
   if ((guint64)size > attr.size && tes_file_size_limit(f, ctx, size - 1, 1) < 0)
     return -EFBIG;
   TesSetAttr set = {.valid = TES_SET_SIZE, .size = size};
-  guint32 kill = (attr.mode & S_ISUID) | ((attr.mode & (S_ISGID | S_IXGRP)) == (S_ISGID | S_IXGRP) ? S_ISGID : 0);
+  guint32 kill =
+      (attr.mode & S_ISUID) | ((attr.mode & (S_ISGID | S_IXGRP)) == (S_ISGID | S_IXGRP) ? S_ISGID : 0);
   if (kill && !tes_ctx_capable(ctx, CAP_FSETID)) {
     set.valid |= TES_SET_MODE;
     set.mode = attr.mode & ~kill & 07777;
@@ -98,8 +101,8 @@ glong tes_sys_do_ftruncate(TesTask *t, const gulong a[6]) {
 }
 
 static int fallocate_mode_ok(int mode) {
-  int known = FALLOC_FL_KEEP_SIZE | FALLOC_FL_PUNCH_HOLE | FALLOC_FL_COLLAPSE_RANGE | FALLOC_FL_ZERO_RANGE | FALLOC_FL_INSERT_RANGE |
-              FALLOC_FL_UNSHARE_RANGE;
+  int known = FALLOC_FL_KEEP_SIZE | FALLOC_FL_PUNCH_HOLE | FALLOC_FL_COLLAPSE_RANGE | FALLOC_FL_ZERO_RANGE |
+              FALLOC_FL_INSERT_RANGE | FALLOC_FL_UNSHARE_RANGE;
   int kind = mode & ~FALLOC_FL_KEEP_SIZE;
   if ((mode & ~known) || (kind & (kind - 1)))
     return -EOPNOTSUPP;
@@ -132,7 +135,8 @@ glong tes_sys_do_fallocate(TesTask *t, const gulong a[6]) {
     return -ENODEV;
   if (__builtin_add_overflow(off, len, &end))
     return -EFBIG;
-  if (!(mode & (FALLOC_FL_KEEP_SIZE | FALLOC_FL_COLLAPSE_RANGE)) && tes_file_size_limit(f, ctx, end - 1, 1) < 0)
+  if (!(mode & (FALLOC_FL_KEEP_SIZE | FALLOC_FL_COLLAPSE_RANGE)) &&
+      tes_file_size_limit(f, ctx, end - 1, 1) < 0)
     return -EFBIG;
   return TES_HAS(f->ops, fallocate) ? f->ops->fallocate(f, ctx, mode, off, len) : -EOPNOTSUPP;
 }
@@ -142,7 +146,7 @@ glong tes_sys_do_fallocate(TesTask *t, const gulong a[6]) {
 typedef struct {
   guchar *buf;
   gsize room, used;
-  gboolean old;    /* getdents: struct linux_dirent */
+  gboolean old; /* getdents: struct linux_dirent */
   gboolean full;
 } Dents;
 

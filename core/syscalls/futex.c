@@ -43,7 +43,8 @@ static glong wait_on(TesTask *t, const TesFutexWait *f, guint flags, TesTime dea
 }
 
 /* The timeout of FUTEX_WAIT is relative, FUTEX_WAIT_BITSET's absolute. */
-static glong futex_wait(TesTask *t, const gulong a[6], gboolean private_, gboolean realtime, gboolean relative, guint32 bitset) {
+static glong futex_wait(TesTask *t, const gulong a[6], gboolean private_, gboolean realtime,
+                        gboolean relative, guint32 bitset) {
   TesTime deadline = TES_TIME_INFINITE;
   if (a[3]) {
     int r = get_time(t, a[3], &deadline);
@@ -79,7 +80,8 @@ static glong sys_futex(TesTask *t, const gulong a[6]) {
   case FUTEX_WAKE:
     return a[0] & 3 ? -EINVAL : tes_futex_wake(t, a[0], private_, (int)a[2], TES_FUTEX_ANY);
   case FUTEX_WAKE_BITSET:
-    return (a[0] & 3) || (guint32)a[5] == 0 ? -EINVAL : tes_futex_wake(t, a[0], private_, (int)a[2], (guint32)a[5]);
+    return (a[0] & 3) || (guint32)a[5] == 0 ? -EINVAL
+                                            : tes_futex_wake(t, a[0], private_, (int)a[2], (guint32)a[5]);
   case FUTEX_REQUEUE:
     return futex_requeue(t, a, private_, FALSE);
   case FUTEX_CMP_REQUEUE:
@@ -103,8 +105,8 @@ static int import_waitv(TesTask *t, gulong addr, guint n, TesFutexWait *f) {
   if (tes_copy_in(t, u, addr, n * sizeof *u) < 0)
     return -EFAULT;
   for (guint i = 0; i < n; i++) {
-    if ((u[i].flags & ~(SIZE_MASK | FUTEX_PRIVATE_FLAG)) || u[i].reserved || (u[i].flags & SIZE_MASK) != FUTEX_32 ||
-        (u[i].uaddr & 3) || u[i].val > G_MAXUINT32)
+    if ((u[i].flags & ~(SIZE_MASK | FUTEX_PRIVATE_FLAG)) || u[i].reserved ||
+        (u[i].flags & SIZE_MASK) != FUTEX_32 || (u[i].uaddr & 3) || u[i].val > G_MAXUINT32)
       return -EINVAL;
     f[i] = (TesFutexWait){
         .addr = u[i].uaddr,

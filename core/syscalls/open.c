@@ -22,6 +22,12 @@ static glong open_common(TesTask *t, int dirfd, gulong upath, guint flags, guint
   if (r < 0)
     return r;
   p.at.resolve = resolve;
+  if ((resolve & (RESOLVE_BENEATH | RESOLVE_IN_ROOT)) && dirfd != AT_FDCWD && !p.file) {
+    p.file = tes_fd_get(t, dirfd); /* scoped: the descriptor matters for an absolute path too */
+    if (!p.file || !p.file->path)
+      return p.file ? -ENOTDIR : -EBADF;
+    p.at.base = p.file->path;
+  }
   TesFile *f = NULL;
   mode &= 07777 & ~tes_fsinfo_umask(t->fsinfo);
   r = tes_vfs_open(tes_task_ctx(t), &p.at, flags, mode, &f);

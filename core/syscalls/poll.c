@@ -100,7 +100,8 @@ static int do_poll(TesTask *t, gulong ufds, guint n, TesTime deadline) {
     r = poll_slots(t, p, s, n, deadline);
   if (r >= 0) /* only revents may be written: the guest's other threads own the rest */
     for (guint i = 0; i < n; i++)
-      if (tes_copy_out(t, ufds + i * sizeof *p + G_STRUCT_OFFSET(struct pollfd, revents), &p[i].revents, sizeof p[i].revents) < 0) {
+      if (tes_copy_out(t, ufds + i * sizeof *p + G_STRUCT_OFFSET(struct pollfd, revents), &p[i].revents,
+                       sizeof p[i].revents) < 0) {
         r = -EFAULT;
         break;
       }
@@ -182,8 +183,8 @@ static glong sys_ppoll(TesTask *t, const gulong a[6]) {
 /* ---- select ---- */
 
 typedef struct {
-  gulong addr[3];           /* of the guest's sets, in: read, write, except */
-  guint64 *in[3], *out[3];  /* words; NULL if the guest gave none */
+  gulong addr[3];          /* of the guest's sets, in: read, write, except */
+  guint64 *in[3], *out[3]; /* words; NULL if the guest gave none */
   gsize words;
 } Sets;
 
@@ -200,7 +201,8 @@ static int fetch_sets(TesTask *t, Sets *s, guint64 *store) {
 static gboolean has_bit(const guint64 *set, gsize fd) { return set && (set[fd / 64] >> (fd % 64) & 1); }
 
 static guint wanted(const Sets *s, gsize fd) {
-  return (has_bit(s->in[0], fd) ? SELECT_IN : 0) | (has_bit(s->in[1], fd) ? SELECT_OUT : 0) | (has_bit(s->in[2], fd) ? SELECT_EX : 0);
+  return (has_bit(s->in[0], fd) ? SELECT_IN : 0) | (has_bit(s->in[1], fd) ? SELECT_OUT : 0) |
+         (has_bit(s->in[2], fd) ? SELECT_EX : 0);
 }
 
 /* Slots for every descriptor in any set: how many, or -EBADF. */

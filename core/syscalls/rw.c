@@ -95,8 +95,12 @@ static glong sys_writev(TesTask *t, const gulong a[6]) { return vector(t, a, TRU
 static glong sys_preadv(TesTask *t, const gulong a[6]) { return vector(t, a, FALSE, TRUE, 0); }
 static glong sys_pwritev(TesTask *t, const gulong a[6]) { return vector(t, a, TRUE, TRUE, 0); }
 /* Position -1: the file's own. The high half (a[4]) is unused with 64-bit longs. */
-static glong sys_preadv2(TesTask *t, const gulong a[6]) { return vector(t, a, FALSE, (glong)a[3] != -1, (int)a[5]); }
-static glong sys_pwritev2(TesTask *t, const gulong a[6]) { return vector(t, a, TRUE, (glong)a[3] != -1, (int)a[5]); }
+static glong sys_preadv2(TesTask *t, const gulong a[6]) {
+  return vector(t, a, FALSE, (glong)a[3] != -1, (int)a[5]);
+}
+static glong sys_pwritev2(TesTask *t, const gulong a[6]) {
+  return vector(t, a, TRUE, (glong)a[3] != -1, (int)a[5]);
+}
 
 static glong sys_lseek(TesTask *t, const gulong a[6]) {
   g_autoptr(TesFile) f = tes_fd_get_io(t, (int)a[0]);
@@ -117,9 +121,11 @@ static const TesSyscall rows[] = {
     {77, "ftruncate", tes_sys_do_ftruncate, TES_FULL, NULL, "fd"},
     {78, "getdents", tes_sys_do_getdents, TES_FULL, NULL, "fpu"},
     {162, "sync", tes_sys_do_sync, TES_PARTIAL, "syncs the caller's root file system only", ""},
-    {187, "readahead", tes_sys_do_readahead, TES_PARTIAL, "checks its arguments; nothing is read ahead", "fdu"},
+    {187, "readahead", tes_sys_do_readahead, TES_PARTIAL, "checks its arguments; nothing is read ahead",
+     "fdu"},
     {217, "getdents64", tes_sys_do_getdents64, TES_FULL, NULL, "fpu"},
-    {221, "fadvise64", tes_sys_do_fadvise64, TES_PARTIAL, "checks its arguments; advice has no effect", "fddd"},
+    {221, "fadvise64", tes_sys_do_fadvise64, TES_PARTIAL, "checks its arguments; advice has no effect",
+     "fddd"},
     {275, "splice", tes_sys_do_splice, TES_PARTIAL, "copies bytes", "fpfpux"},
     {276, "tee", tes_sys_do_tee, TES_PARTIAL, "copies bytes", "ffux"},
     {277, "sync_file_range", tes_sys_do_sync_file_range, TES_PARTIAL, "syncs the whole file", "fddx"},

@@ -214,7 +214,7 @@ static gboolean has_cpu(const TesTask *t, guint cpu) {
 }
 
 static glong sys_sched_setaffinity(TesTask *t, const gulong a[6]) {
-  guint64 mask[16] = {0}, any = 0;
+  guint64 mask[16] = {0}, any = 0, all = 1;
   gsize len = MIN((guint32)a[1], sizeof mask);
   if (tes_copy_in(t, mask, a[2], len))
     return -EFAULT;
@@ -223,11 +223,15 @@ static glong sys_sched_setaffinity(TesTask *t, const gulong a[6]) {
     return -ESRCH;
   if (!may_change(t, target))
     return -EPERM;
-  for (guint cpu = 0; cpu < t->kernel->cores && cpu < 1024; cpu++)
+  for (guint cpu = 0; cpu < t->kernel->cores && cpu < 1024; cpu++) {
     any |= mask[cpu / 64] >> (cpu % 64) & 1;
+    all &= mask[cpu / 64] >> (cpu % 64);
+  }
   if (!any)
     return -EINVAL;
   memcpy(target->cpu_mask, mask, sizeof mask);
+  if (!all)
+    tes_vdso_ask_cpu(t->kernel);
   return 0;
 }
 

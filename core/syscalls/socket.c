@@ -4,7 +4,7 @@
 #include <core/syscalls/socket.h>
 
 #define TYPE_MASK 0xf
-#define TYPE_MAX 11        /* SOCK_PACKET + 1 */
+#define TYPE_MAX 11 /* SOCK_PACKET + 1 */
 #define FAMILY_MAX 46
 #define SOMAXCONN_LIMIT 4096
 #define OPT_MAX (64 * 1024)
@@ -28,7 +28,8 @@ int tes_sock_addr_in(TesTask *t, gulong addr, glong len, struct sockaddr_storage
   return len ? tes_copy_in(t, out, addr, (gsize)len) : 0;
 }
 
-int tes_sock_addr_out(TesTask *t, gulong addr, gulong ulen, const struct sockaddr_storage *name, socklen_t len) {
+int tes_sock_addr_out(TesTask *t, gulong addr, gulong ulen, const struct sockaddr_storage *name,
+                      socklen_t len) {
   int room;
   if (tes_copy_in(t, &room, ulen, sizeof room) < 0)
     return -EFAULT;
@@ -118,7 +119,9 @@ static glong sys_bind(TesTask *t, const gulong a[6]) {
   r = tes_sock_addr_in(t, a[1], (int)a[2], &name, &len);
   if (r < 0)
     return r;
-  return TES_HAS(tes_sock_ops(f), bind) ? tes_sock_ops(f)->bind(f, tes_task_ctx(t), (struct sockaddr *)&name, len) : -EOPNOTSUPP;
+  return TES_HAS(tes_sock_ops(f), bind)
+             ? tes_sock_ops(f)->bind(f, tes_task_ctx(t), (struct sockaddr *)&name, len)
+             : -EOPNOTSUPP;
 }
 
 static int connect_wait(TesTask *t, TesFile *f, const struct sockaddr *name, socklen_t len) {
@@ -129,7 +132,8 @@ static int connect_wait(TesTask *t, TesFile *f, const struct sockaddr *name, soc
   TesTime deadline = tes_file_deadline(f, TRUE);
   TesFileWait fw;
   tes_file_wait_begin(&fw, f, t, POLLOUT | POLLWRNORM);
-  while ((r = tes_sock_ops(f)->connect(f, ctx, name, len)) == -EINPROGRESS || r == -EAGAIN || r == -EALREADY) {
+  while ((r = tes_sock_ops(f)->connect(f, ctx, name, len)) == -EINPROGRESS || r == -EAGAIN ||
+         r == -EALREADY) {
     int w = tes_file_wait_block(&fw, deadline);
     if (w == 0)
       continue;
@@ -160,7 +164,8 @@ static glong sys_listen(TesTask *t, const gulong a[6]) {
     return r;
   if (!TES_HAS(tes_sock_ops(f), listen))
     return -EOPNOTSUPP;
-  return tes_sock_ops(f)->listen(f, tes_task_ctx(t), (guint)backlog > SOMAXCONN_LIMIT ? SOMAXCONN_LIMIT : backlog);
+  return tes_sock_ops(f)->listen(f, tes_task_ctx(t),
+                                 (guint)backlog > SOMAXCONN_LIMIT ? SOMAXCONN_LIMIT : backlog);
 }
 
 static int accept_wait(TesTask *t, TesFile *f, guint flags, TesFile **out) {
@@ -201,7 +206,8 @@ static glong do_accept(TesTask *t, gulong fd, gulong addr, gulong ulen, gulong f
     struct sockaddr_storage name;
     socklen_t len = 0;
     memset(&name, 0, sizeof name);
-    if (!TES_HAS(tes_sock_ops(conn), getname) || tes_sock_ops(conn)->getname(conn, tes_task_ctx(t), TRUE, &name, &len) < 0)
+    if (!TES_HAS(tes_sock_ops(conn), getname) ||
+        tes_sock_ops(conn)->getname(conn, tes_task_ctx(t), TRUE, &name, &len) < 0)
       r = -ECONNABORTED;
     else
       r = tes_sock_addr_out(t, addr, ulen, &name, len);
@@ -213,7 +219,9 @@ static glong do_accept(TesTask *t, gulong fd, gulong addr, gulong ulen, gulong f
 }
 
 static glong sys_accept(TesTask *t, const gulong a[6]) { return do_accept(t, a[0], a[1], a[2], 0); }
-static glong sys_accept4(TesTask *t, const gulong a[6]) { return do_accept(t, a[0], a[1], a[2], (guint)a[3]); }
+static glong sys_accept4(TesTask *t, const gulong a[6]) {
+  return do_accept(t, a[0], a[1], a[2], (guint)a[3]);
+}
 
 static glong get_name(TesTask *t, const gulong a[6], gboolean peer) {
   struct sockaddr_storage name;
@@ -239,7 +247,8 @@ static glong sys_shutdown(TesTask *t, const gulong a[6]) {
     return r;
   if ((int)a[1] < SHUT_RD || (int)a[1] > SHUT_RDWR)
     return -EINVAL;
-  return TES_HAS(tes_sock_ops(f), shutdown) ? tes_sock_ops(f)->shutdown(f, tes_task_ctx(t), (int)a[1]) : -EOPNOTSUPP;
+  return TES_HAS(tes_sock_ops(f), shutdown) ? tes_sock_ops(f)->shutdown(f, tes_task_ctx(t), (int)a[1])
+                                            : -EOPNOTSUPP;
 }
 
 /* ---- Options ---- */
@@ -276,7 +285,8 @@ static glong sys_getsockopt(TesTask *t, const gulong a[6]) {
   if (r < 0)
     return r;
   int out = (int)len;
-  if ((len && tes_copy_out(t, a[3], value, MIN(len, (socklen_t)room)) < 0) || tes_copy_out(t, a[4], &out, sizeof out) < 0)
+  if ((len && tes_copy_out(t, a[3], value, MIN(len, (socklen_t)room)) < 0) ||
+      tes_copy_out(t, a[4], &out, sizeof out) < 0)
     return -EFAULT;
   return 0;
 }

@@ -31,7 +31,8 @@ static void message_clear(Message *msg) {
 static gssize send_wait(TesTask *t, TesFile *f, TesMsg *m) {
   const TesSockOps *ops = tes_sock_ops(f);
   TesCtx *ctx = tes_task_ctx(t);
-  gboolean nonblock = (m->flags & MSG_DONTWAIT) || tes_file_nonblock(f), stream = (f->ops->flags & TES_FILE_STREAM) != 0;
+  gboolean nonblock = (m->flags & MSG_DONTWAIT) || tes_file_nonblock(f),
+           stream = (f->ops->flags & TES_FILE_STREAM) != 0;
   if (nonblock)
     m->flags |= MSG_DONTWAIT;
   gssize n = ops->sendmsg(f, ctx, m), done = MAX(n, 0);
@@ -260,7 +261,10 @@ static int put_files(Control *c, GPtrArray *files, gboolean cloexec) {
 }
 
 static int put_control(TesTask *t, UserMsg *u, Message *msg) {
-  Control c = {.t = t, .at = u->control, .left = u->control ? MIN(u->control_len, G_MAXINT) : 0, .out_flags = &msg->m.out_flags};
+  Control c = {.t = t,
+               .at = u->control,
+               .left = u->control ? MIN(u->control_len, G_MAXINT) : 0,
+               .out_flags = &msg->m.out_flags};
   int r = msg->m.have_cred ? put_cred(&c, &msg->m.cred) : 0;
   if (r == 0 && msg->m.files)
     r = put_files(&c, msg->m.files, (msg->m.flags & MSG_CMSG_CLOEXEC) != 0);
@@ -279,7 +283,8 @@ static int put_header(TesTask *t, gulong uaddr, UserMsg *u, Message *msg) {
       r = -EFAULT;
   }
   if (r == 0 && (tes_copy_out(t, uaddr + G_STRUCT_OFFSET(UserMsg, flags), &flags, sizeof flags) < 0 ||
-                 tes_copy_out(t, uaddr + G_STRUCT_OFFSET(UserMsg, control_len), &u->control_len, sizeof u->control_len) < 0))
+                 tes_copy_out(t, uaddr + G_STRUCT_OFFSET(UserMsg, control_len), &u->control_len,
+                              sizeof u->control_len) < 0))
     r = -EFAULT;
   return r;
 }

@@ -121,7 +121,8 @@ glong tes_sys_do_copy_file_range(TesTask *t, const gulong a[6]) {
   if (!tes_file_readable(in) || !tes_file_writable(out) || (out->flags & O_APPEND))
     return -EBADF;
   goffset end;
-  if (__builtin_add_overflow(from.pos, (goffset)len, &end) || __builtin_add_overflow(to.pos, (goffset)len, &end))
+  if (__builtin_add_overflow(from.pos, (goffset)len, &end) ||
+      __builtin_add_overflow(to.pos, (goffset)len, &end))
     return -EOVERFLOW;
   if (in->inode == out->inode && from.pos < to.pos + (goffset)len && to.pos < from.pos + (goffset)len)
     return -EINVAL;

@@ -181,7 +181,9 @@ static glong sys_nanosleep(TesTask *t, const gulong a[6]) {
 
 static glong sleep_cpu(TesTask *t, int clockid, TesTime deadline, gulong remaining, gboolean absolute);
 
-static glong restart_cpu(TesTask *t, const gulong a[6]) { return sleep_cpu(t, (int)a[0], (TesTime)a[1], a[2], FALSE); }
+static glong restart_cpu(TesTask *t, const gulong a[6]) {
+  return sleep_cpu(t, (int)a[0], (TesTime)a[1], a[2], FALSE);
+}
 
 /* A CPU clock runs at most `cores` times as fast as real time: look again when it can have got there. */
 static glong sleep_cpu(TesTask *t, int clockid, TesTime deadline, gulong remaining, gboolean absolute) {
@@ -207,6 +209,8 @@ static glong sleep_cpu(TesTask *t, int clockid, TesTime deadline, gulong remaini
 static glong nanosleep_cpu(TesTask *t, int clockid, TesTime value, gulong remaining, gboolean absolute) {
   TesTask *task;
   TesThreadGroup *tg;
+  if (clockid == CLOCK_THREAD_CPUTIME_ID)
+    return -EOPNOTSUPP;
   int r = tes_cpu_clock_find(t, clockid, &task, &tg);
   if (r < 0)
     return r;
@@ -260,10 +264,13 @@ static glong sys_clock_nanosleep(TesTask *t, const gulong a[6]) {
 
 /* An armed timer never reads as 0. */
 static struct itimerval make_itimerval(TesTime left, TesTime period) {
-  return (struct itimerval){.it_value = timeval_from_ns(left > 0 ? MAX(left, 1000) : 0), .it_interval = timeval_from_ns(period)};
+  return (struct itimerval){.it_value = timeval_from_ns(left > 0 ? MAX(left, 1000) : 0),
+                            .it_interval = timeval_from_ns(period)};
 }
 
-static gboolean which_ok(int which) { return which == ITIMER_REAL || which == ITIMER_VIRTUAL || which == ITIMER_PROF; }
+static gboolean which_ok(int which) {
+  return which == ITIMER_REAL || which == ITIMER_VIRTUAL || which == ITIMER_PROF;
+}
 
 static glong sys_getitimer(TesTask *t, const gulong a[6]) {
   TesTime left, period;
@@ -323,7 +330,8 @@ static glong sys_timer_create(TesTask *t, const gulong a[6]) {
 }
 
 static struct itimerspec make_itimerspec(TesTime left, TesTime period) {
-  return (struct itimerspec){.it_value = tes_timespec_from_ns(left), .it_interval = tes_timespec_from_ns(period)};
+  return (struct itimerspec){.it_value = tes_timespec_from_ns(left),
+                             .it_interval = tes_timespec_from_ns(period)};
 }
 
 static glong sys_timer_settime(TesTask *t, const gulong a[6]) {
@@ -352,7 +360,9 @@ static glong sys_timer_gettime(TesTask *t, const gulong a[6]) {
   return tes_copy_out(t, a[1], &v, sizeof v);
 }
 
-static glong sys_timer_getoverrun(TesTask *t, const gulong a[6]) { return tes_posix_timer_overrun(t, (int)a[0]); }
+static glong sys_timer_getoverrun(TesTask *t, const gulong a[6]) {
+  return tes_posix_timer_overrun(t, (int)a[0]);
+}
 
 static glong sys_timer_delete(TesTask *t, const gulong a[6]) { return tes_posix_timer_delete(t, (int)a[0]); }
 
@@ -366,7 +376,8 @@ static const TesSyscall rows[] = {
     {159, "adjtimex", sys_adjtimex, TES_PARTIAL, "reading only: changes are EPERM", "p"},
     {164, "settimeofday", sys_settimeofday, TES_PARTIAL, "always EPERM: clocks cannot be set", "pp"},
     {201, "time", sys_time, TES_FULL, NULL, "p"},
-    {222, "timer_create", sys_timer_create, TES_PARTIAL, "CPU clocks only of the caller's own process", "dpp"},
+    {222, "timer_create", sys_timer_create, TES_PARTIAL, "CPU clocks only of the caller's own process",
+     "dpp"},
     {223, "timer_settime", sys_timer_settime, TES_FULL, NULL, "ddpp"},
     {224, "timer_gettime", sys_timer_gettime, TES_FULL, NULL, "dp"},
     {225, "timer_getoverrun", sys_timer_getoverrun, TES_FULL, NULL, "d"},

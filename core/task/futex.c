@@ -11,10 +11,11 @@
 
 #define BUCKETS 256
 #define WAKE_BATCH 32
-#define FAULT_TRIES 16      /* the page may be taken away again between resolving it and the look under the lock */
-#define ROBUST_MAX 2048     /* entries of a list, as Linux */
+#define FAULT_TRIES 16 /* the page may be taken away again between resolving it and the look under the lock */
+#define ROBUST_MAX 2048 /* entries of a list, as Linux */
 
-static const TesLockClass futex_class = {"futex bucket", TES_RANK_FUTEX, TRUE, "waiters of a bucket; two in address order"};
+static const TesLockClass futex_class = {"futex bucket", TES_RANK_FUTEX, TRUE,
+                                         "waiters of a bucket; two in address order"};
 
 typedef struct _Bucket Bucket;
 
@@ -284,7 +285,8 @@ static int compare_word(TesTask *t, gulong addr, const guint32 *compare) {
   return r == 0 && compare && now != *compare ? -EAGAIN : r;
 }
 
-int tes_futex_requeue(TesTask *t, gulong from, gulong to, gboolean private_, int wake, int move, const guint32 *compare) {
+int tes_futex_requeue(TesTask *t, gulong from, gulong to, gboolean private_, int wake, int move,
+                      const guint32 *compare) {
   Pair p;
   WakeList l = {.n = 0};
   int done = 0;
@@ -320,12 +322,23 @@ static int decode_op(guint32 op, guint32 old, guint32 *new_value) {
   if (op & 0x80000000u)
     arg = 1u << (arg & 31);
   switch (op >> 28 & 7) {
-  case FUTEX_OP_SET: *new_value = arg; return 0;
-  case FUTEX_OP_ADD: *new_value = old + arg; return 0;
-  case FUTEX_OP_OR: *new_value = old | arg; return 0;
-  case FUTEX_OP_ANDN: *new_value = old & ~arg; return 0;
-  case FUTEX_OP_XOR: *new_value = old ^ arg; return 0;
-  default: return -ENOSYS;
+  case FUTEX_OP_SET:
+    *new_value = arg;
+    return 0;
+  case FUTEX_OP_ADD:
+    *new_value = old + arg;
+    return 0;
+  case FUTEX_OP_OR:
+    *new_value = old | arg;
+    return 0;
+  case FUTEX_OP_ANDN:
+    *new_value = old & ~arg;
+    return 0;
+  case FUTEX_OP_XOR:
+    *new_value = old ^ arg;
+    return 0;
+  default:
+    return -ENOSYS;
   }
 }
 
@@ -333,13 +346,20 @@ static int decode_op(guint32 op, guint32 old, guint32 *new_value) {
 static int compare_op(guint32 op, gint32 old) {
   gint32 arg = (gint32)(op << 20) >> 20;
   switch (op >> 24 & 15) {
-  case FUTEX_OP_CMP_EQ: return old == arg;
-  case FUTEX_OP_CMP_NE: return old != arg;
-  case FUTEX_OP_CMP_LT: return old < arg;
-  case FUTEX_OP_CMP_LE: return old <= arg;
-  case FUTEX_OP_CMP_GT: return old > arg;
-  case FUTEX_OP_CMP_GE: return old >= arg;
-  default: return -ENOSYS;
+  case FUTEX_OP_CMP_EQ:
+    return old == arg;
+  case FUTEX_OP_CMP_NE:
+    return old != arg;
+  case FUTEX_OP_CMP_LT:
+    return old < arg;
+  case FUTEX_OP_CMP_LE:
+    return old <= arg;
+  case FUTEX_OP_CMP_GT:
+    return old > arg;
+  case FUTEX_OP_CMP_GE:
+    return old >= arg;
+  default:
+    return -ENOSYS;
   }
 }
 
@@ -366,7 +386,8 @@ static int touch(TesTask *t, gulong addr) {
 }
 
 /* The change is made under both locks; waking may take several rounds afterwards. */
-static int change_locked(TesTask *t, gulong addr, gulong addr2, gboolean private_, guint32 op, Pair *p, guint32 *old) {
+static int change_locked(TesTask *t, gulong addr, gulong addr2, gboolean private_, guint32 op, Pair *p,
+                         guint32 *old) {
   int r = -EFAULT;
   for (guint i = 0; r == -EFAULT && i < FAULT_TRIES; i++) {
     if ((r = touch(t, addr2)) < 0 || (r = find_two(t, addr, addr2, private_, p)) < 0)
@@ -378,7 +399,8 @@ static int change_locked(TesTask *t, gulong addr, gulong addr2, gboolean private
   return r;
 }
 
-int tes_futex_wake_op(TesTask *t, gulong addr, gulong addr2, gboolean private_, int wake, int wake2, guint32 op) {
+int tes_futex_wake_op(TesTask *t, gulong addr, gulong addr2, gboolean private_, int wake, int wake2,
+                      guint32 op) {
   Pair p;
   guint32 old = 0;
   int r = change_locked(t, addr, addr2, private_, op, &p, &old);

@@ -10,7 +10,7 @@
 
 typedef struct {
   gulong addr;
-  guint32 value;     /* wait only while the word holds it */
+  guint32 value; /* wait only while the word holds it */
   guint32 bitset;
   gboolean private_; /* FUTEX_PRIVATE_FLAG */
 } TesFutexWait;
@@ -22,6 +22,8 @@ int tes_futex_wait(TesTask *, const TesFutexWait *, guint n, int clockid, TesTim
 int tes_futex_wake(TesTask *, gulong addr, gboolean private_, int max, guint32 bitset);
 /* Wakes `wake` waiters of `from` and moves up to `move` others to `to`; with `compare` only if *from holds
  * *compare (-EAGAIN). How many were woken or moved. */
-int tes_futex_requeue(TesTask *, gulong from, gulong to, gboolean private_, int wake, int move, const guint32 *compare);
+int tes_futex_requeue(TesTask *, gulong from, gulong to, gboolean private_, int wake, int move,
+                      const guint32 *compare);
 /* FUTEX_WAKE_OP: changes *addr2 as `op` says, wakes on addr, and on addr2 if the old value compares. */
-int tes_futex_wake_op(TesTask *, gulong addr, gulong addr2, gboolean private_, int wake, int wake2, guint32 op);
+int tes_futex_wake_op(TesTask *, gulong addr, gulong addr2, gboolean private_, int wake, int wake2,
+                      guint32 op);

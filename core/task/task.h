@@ -273,6 +273,8 @@ struct _TesKernel {
   GHashTable *uid_tasks;     /* uid -> number of tasks (RLIMIT_NPROC); task-set lock */
 };
 
+extern const TesStateOps tes_state_task;
+
 /* ---- kernel.c / ctx.c ---- */
 void tes_ctx_init(TesCtx *, TesCtxKind, TesKernel *);
 
@@ -371,6 +373,7 @@ void tes_ticker_forget(TesTask *);
 gboolean tes_vdso_init(TesKernel *, GError **);
 void tes_vdso_free(TesKernel *);
 void tes_vdso_update(TesKernel *); /* new clock parameters */
+void tes_vdso_ask_cpu(TesKernel *); /* a task limits its affinity: getcpu needs the kernel from now on */
 
 /* ---- core/trace ---- */
 void tes_trace_enter(TesTask *, const TesSyscall *row);

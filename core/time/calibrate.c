@@ -5,12 +5,13 @@
  * used for a time in proportion to that distance, which bounds its error near 1 µs from the first line on. */
 #include <core/time/calibrate.h>
 
-#define FIRST_DISTANCE (2 * 1000 * 1000)        /* ns between samples before the first line: 25 ppm */
-#define KEEP_DISTANCE (500 * 1000 * 1000)       /* the older sample is replaced when the newer is this old */
-#define VALID_FACTOR 10                         /* line's life / distance of samples */
+#define FIRST_DISTANCE (2 * 1000 * 1000)  /* ns between samples before the first line: 25 ppm */
+#define KEEP_DISTANCE (500 * 1000 * 1000) /* the older sample is replaced when the newer is this old */
+#define VALID_FACTOR 10                   /* line's life / distance of samples */
 #define VALID_MAX (1000 * 1000 * 1000)
-#define MULT_CHANGE_MAX 1000                    /* a frequency that changes by more than 1/1000 was mismeasured, or the host slept */
-#define CATCH_UP_MAX 2                          /* the slowest line runs at 1 - 1/2 of the host's speed */
+#define MULT_CHANGE_MAX \
+  1000                 /* a frequency that changes by more than 1/1000 was mismeasured, or the host slept */
+#define CATCH_UP_MAX 2 /* the slowest line runs at 1 - 1/2 of the host's speed */
 
 TesTime tes_calibration_line(const TesVdsoParams *p, guint64 tsc) {
   gint64 delta = (gint64)(tsc - p->base_tsc);
@@ -47,7 +48,7 @@ gboolean tes_calibration_step(TesCalibration *c, const TesSample *s, TesVdsoPara
     return restart(c, s);
   c->mult = mult;
   TesTime life = MIN(distance * VALID_FACTOR, VALID_MAX);
-  TesTime floor = c->ready ? tes_calibration_line(p, s->tsc) : G_MININT64;
+  TesTime floor = c->ready ? tes_calibration_line(p, s->tsc) : s->mono;
   TesTime ahead = MAX(floor - s->mono, 0);
   if (ahead > 0)
     mult -= (guint64)((unsigned __int128)mult * MIN(ahead, life / CATCH_UP_MAX) / life);

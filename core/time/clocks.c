@@ -6,7 +6,7 @@
 #include <core/time/timekeeper.h>
 
 /* Ids of CPU clocks of any process or thread are negative: ~number << 3, a bit for "thread", two for the kind. */
-#define CPU_KIND(id) ((id)&3)       /* 0 PROF, 1 VIRT, 2 SCHED; 3: a clock device's descriptor */
+#define CPU_KIND(id) ((id)&3) /* 0 PROF, 1 VIRT, 2 SCHED; 3: a clock device's descriptor */
 #define CPU_THREAD(id) (((id)&4) != 0)
 #define CPU_NUMBER(id) (~((id) >> 3))
 

@@ -12,10 +12,10 @@
 typedef struct {
   TesKernel *kernel;
   TesTimer timer;
-  gint idle;          /* atomic: the timer is not armed */
-  TesTime last;       /* the tick's grid: when the last one was due; event thread, or who cleared `idle` */
-  GPtrArray *list;    /* TesTask, borrowed: tes_ticker_forget() comes first; running lock */
-  guint next;         /* whose turn it is; running lock */
+  gint idle;       /* atomic: the timer is not armed */
+  TesTime last;    /* the tick's grid: when the last one was due; event thread, or who cleared `idle` */
+  GPtrArray *list; /* TesTask, borrowed: tes_ticker_forget() comes first; running lock */
+  guint next;      /* whose turn it is; running lock */
 } Ticker;
 
 #define FORGOTTEN (-1) /* TesTask.cpu_listed: never listed again */
@@ -59,6 +59,16 @@ static GPtrArray *choose(Ticker *k, guint max) {
   return chosen;
 }
 
+/* In turn, a group's profiling signal would always find the same of its threads (C7). */
+static void shuffle(GPtrArray *a) {
+  for (guint i = a->len; i > 1; i--) {
+    guint j = g_random_int_range(0, i);
+    gpointer t = a->pdata[j];
+    a->pdata[j] = a->pdata[i - 1];
+    a->pdata[i - 1] = t;
+  }
+}
+
 /* ---- A tick ---- */
 
 /* Bounded work that a platform wants done for a thread inside the guest. */
@@ -89,6 +99,7 @@ static void on_tick(TesTimer *timer, guint64 missed, gpointer data) {
   k->last += MAX((now - k->last) / TES_CLOCK_TICK, 1) * TES_CLOCK_TICK; /* on the grid, late or not */
   __atomic_add_fetch(&k->kernel->cpu_ticks, 1, __ATOMIC_RELAXED);       /* C6: only one */
   g_autoptr(GPtrArray) chosen = choose(k, k->kernel->cores);
+  shuffle(chosen);
   g_ptr_array_foreach(chosen, charge, NULL);
   if (g_atomic_int_get(&k->kernel->running) == 0) {
     g_atomic_int_set(&k->idle, 1);
@@ -118,7 +129,8 @@ void tes_running_inc(TesKernel *kernel) {
   Ticker *k = kernel->ticker;
   TesTask *t = tes_task_current();
   if (t) {
-    g_atomic_int_set(&t->cpu_running, 1); /* before the look at the list: choose() does it the other way round */
+    g_atomic_int_set(&t->cpu_running,
+                     1); /* before the look at the list: choose() does it the other way round */
     if (G_UNLIKELY(g_atomic_int_get(&t->cpu_listed) == 0))
       enlist(k, t);
   }
@@ -143,7 +155,8 @@ TesTime tes_cpu_time_task(TesTask *t) {
 }
 
 TesTime tes_cpu_time_group(TesThreadGroup *tg) {
-  guint64 ticks = __atomic_load_n(&tg->utime, __ATOMIC_RELAXED) + __atomic_load_n(&tg->stime, __ATOMIC_RELAXED);
+  guint64 ticks =
+      __atomic_load_n(&tg->utime, __ATOMIC_RELAXED) + __atomic_load_n(&tg->stime, __ATOMIC_RELAXED);
   return (TesTime)ticks * TES_CLOCK_TICK;
 }
 

@@ -6,7 +6,8 @@
 #include <core/time/cpuclock.h>
 #include <core/time/itimer.h>
 
-static const TesLockClass tg_timer_class = {"thread group timers", TES_RANK_TG_TIMER, FALSE, "interval and POSIX timers of a group"};
+static const TesLockClass tg_timer_class = {"thread group timers", TES_RANK_TG_TIMER, FALSE,
+                                            "interval and POSIX timers of a group"};
 
 static void fire_real(TesTimer *t, guint64 missed, gpointer tg) {
   (void)t, (void)missed;
@@ -51,7 +52,8 @@ void tes_itimer_get(TesThreadGroup *tg, int which, TesTime *left, TesTime *perio
   get_locked(tg, which, left, period);
 }
 
-void tes_itimer_set(TesThreadGroup *tg, int which, TesTime value, TesTime period, TesTime *old_left, TesTime *old_period) {
+void tes_itimer_set(TesThreadGroup *tg, int which, TesTime value, TesTime period, TesTime *old_left,
+                    TesTime *old_period) {
   TES_LOCKED(&tg->timer_lock);
   get_locked(tg, which, old_left, old_period);
   if (value == 0)

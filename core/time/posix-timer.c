@@ -11,14 +11,14 @@
 
 typedef struct {
   int id;
-  TesThreadGroup *tg;   /* borrowed: the group clears its timers first */
+  TesThreadGroup *tg; /* borrowed: the group clears its timers first */
   int clockid;
   int notify, signo;
   sigval_t value;
-  TesTask *target;      /* SIGEV_THREAD_ID; owned */
-  TesTask *cpu_task;    /* thread CPU clock; owned. NULL: the group's */
-  TesTimer timer;       /* real clocks */
-  TesTime cpu_expiry, cpu_period; /* CPU clocks; INFINITE: disarmed */
+  TesTask *target;                 /* SIGEV_THREAD_ID; owned */
+  TesTask *cpu_task;               /* thread CPU clock; owned. NULL: the group's */
+  TesTimer timer;                  /* real clocks */
+  TesTime cpu_expiry, cpu_period;  /* CPU clocks; INFINITE: disarmed */
   guint64 overrun, overrun_before; /* of the signal sent last, and of the one before it */
 } PosixTimer;
 
@@ -74,7 +74,9 @@ static void on_timer(TesTimer *t, guint64 missed, gpointer data) {
   expire(p, missed);
 }
 
-static TesTime cpu_now(const PosixTimer *p) { return p->cpu_task ? tes_cpu_time_task(p->cpu_task) : tes_cpu_time_group(p->tg); }
+static TesTime cpu_now(const PosixTimer *p) {
+  return p->cpu_task ? tes_cpu_time_task(p->cpu_task) : tes_cpu_time_group(p->tg);
+}
 
 static void charge_one(gpointer key, gpointer value, gpointer data) {
   PosixTimer *p = value;
@@ -145,8 +147,8 @@ static int bind_event(TesTask *t, PosixTimer *p, const TesSigEvent *ev) {
   p->value.sival_ptr = (void *)ev->value;
   if (ev->notify == SIGEV_NONE)
     return 0;
-  if ((ev->notify != SIGEV_SIGNAL && ev->notify != SIGEV_THREAD && ev->notify != SIGEV_THREAD_ID) || ev->signo < 1 ||
-      ev->signo > TES_NSIG)
+  if ((ev->notify != SIGEV_SIGNAL && ev->notify != SIGEV_THREAD && ev->notify != SIGEV_THREAD_ID) ||
+      ev->signo < 1 || ev->signo > TES_NSIG)
     return -EINVAL;
   if (ev->notify == SIGEV_THREAD_ID) {
     p->target = tes_task_find(t->kernel, t->ns_pid, ev->tid, FALSE);
@@ -273,7 +275,8 @@ static void set_locked(PosixTimer *p, gboolean absolute, TesTime value, TesTime 
   p->overrun = p->overrun_before = 0;
 }
 
-int tes_posix_timer_set(TesTask *t, int id, gboolean absolute, TesTime value, TesTime period, TesTime *old_left, TesTime *old_period) {
+int tes_posix_timer_set(TesTask *t, int id, gboolean absolute, TesTime value, TesTime period,
+                        TesTime *old_left, TesTime *old_period) {
   TES_LOCKED(&t->tg->timer_lock);
   PosixTimer *p = find_locked(t, id);
   if (!p)

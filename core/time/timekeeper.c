@@ -13,24 +13,24 @@
 
 #define CLOCKSOURCE "/sys/devices/system/clocksource/clocksource0/current_clocksource"
 #define SAMPLE_TRIES 3
-#define REAL_JITTER 2000  /* ns: a smaller change of realtime - monotonic is measuring error */
+#define REAL_JITTER 2000 /* ns: a smaller change of realtime - monotonic is measuring error */
 
 /* Any code may ask for the time under any lock, so this one comes after all others. */
 static const TesLockClass timekeeper_class = {"timekeeper", TES_RANK_LEAF + 1, FALSE, "clock parameters"};
 
 struct _TesTimekeeper {
   TesMutex lock;
-  gboolean set, host;        /* clocks were set; they are the host's */
-  gboolean tsc;              /* the counter may be used */
+  gboolean set, host; /* clocks were set; they are the host's */
+  gboolean tsc;       /* the counter may be used */
   TesClock *real_src, *mono_src;
   TesClock real_clock, mono_clock; /* the sandbox's own, for the context table (K12) */
-  TesVdsoParams p;           /* own copy, read without the lock */
-  TesVdsoParams *page;       /* the guests' copy, written only */
+  TesVdsoParams p;                 /* own copy, read without the lock */
+  TesVdsoParams *page;             /* the guests' copy, written only */
   TesCalibration cal;
-  TesTime adjust;            /* sandbox's monotonic - source's; grows smaller by every pause; atomic */
-  TesTime floor;             /* no monotonic time below this may be given out under the lock */
+  TesTime adjust;             /* sandbox's monotonic - source's; grows smaller by every pause; atomic */
+  TesTime floor;              /* no monotonic time below this may be given out under the lock */
   TesTime real_off, boot_off; /* of the sandbox's monotonic clock */
-  gint paused;               /* atomic */
+  gint paused;                /* atomic */
   TesTime paused_at;
 };
 
@@ -102,7 +102,9 @@ void tes_timekeeper_free(TesTimekeeper *tk) {
 }
 
 gboolean tes_timekeeper_has_clocks(const TesTimekeeper *tk) { return tk->set; }
-TesClock *tes_timekeeper_clock(TesTimekeeper *tk, gboolean realtime) { return realtime ? &tk->real_clock : &tk->mono_clock; }
+TesClock *tes_timekeeper_clock(TesTimekeeper *tk, gboolean realtime) {
+  return realtime ? &tk->real_clock : &tk->mono_clock;
+}
 
 /* ---- Parameters ---- */
 
@@ -119,6 +121,7 @@ static void store_params(TesVdsoParams *to, const TesVdsoParams *from) {
   __atomic_store_n(&to->real_off, from->real_off, __ATOMIC_RELAXED);
   __atomic_store_n(&to->boot_off, from->boot_off, __ATOMIC_RELAXED);
   __atomic_store_n(&to->cores, from->cores, __ATOMIC_RELAXED);
+  __atomic_store_n(&to->ask_cpu, from->ask_cpu, __ATOMIC_RELAXED);
   __atomic_store_n(&to->seq, seq + 2, __ATOMIC_RELEASE);
 }
 
@@ -207,7 +210,9 @@ TesTime tes_timekeeper_to_host(TesTimekeeper *tk, TesTime t) {
     return TES_TIME_INFINITE;
   TesTime host;
   if (tk->host)
-    return __builtin_sub_overflow(t, __atomic_load_n(&tk->adjust, __ATOMIC_RELAXED), &host) ? TES_TIME_INFINITE : host;
+    return __builtin_sub_overflow(t, __atomic_load_n(&tk->adjust, __ATOMIC_RELAXED), &host)
+               ? TES_TIME_INFINITE
+               : host;
   TesNow now;
   tes_timekeeper_now(tk, &now);
   TesTime left = t > now.mono ? t - now.mono : 0;
@@ -229,6 +234,15 @@ void tes_timekeeper_publish_to(TesTimekeeper *tk, TesVdsoParams *page, guint cor
   TesVdsoParams p = tk->p;
   p.cores = cores;
   tk->page = page;
+  publish(tk, &p);
+}
+
+void tes_timekeeper_ask_cpu(TesTimekeeper *tk) {
+  TES_LOCKED(&tk->lock);
+  TesVdsoParams p = tk->p;
+  if (p.ask_cpu)
+    return;
+  p.ask_cpu = TRUE;
   publish(tk, &p);
 }
 

@@ -15,6 +15,8 @@ void tes_timekeeper_now(TesTimekeeper *, TesNow *out);
 TesTime tes_timekeeper_to_host(TesTimekeeper *, TesTime t);
 /* Where the vDSO reads its parameters (NULL: nowhere), and the CPU count for getcpu. */
 void tes_timekeeper_publish_to(TesTimekeeper *, TesVdsoParams *page, guint cores);
+/* From now on the vDSO's getcpu asks the kernel. */
+void tes_timekeeper_ask_cpu(TesTimekeeper *);
 /* Compares with the host now instead of at the parameters' expiry. */
 void tes_timekeeper_refresh(TesTimekeeper *);
 void tes_timekeeper_pause(TesTimekeeper *);

@@ -17,7 +17,7 @@
 static const TesLockClass timer_class = {"timers", TES_RANK_TIMER, FALSE, "timer service's heaps"};
 
 typedef struct {
-  GPtrArray *v;      /* TesTimer, ordered as a binary heap by expiry */
+  GPtrArray *v; /* TesTimer, ordered as a binary heap by expiry */
   int fd;
   GSource *source;
   TesTime programmed; /* sandbox time the descriptor will fire at; INFINITE: never */
@@ -25,10 +25,10 @@ typedef struct {
 
 typedef struct {
   TesMutex lock;
-  pthread_cond_t fired;  /* a callback has ended */
+  pthread_cond_t fired; /* a callback has ended */
   TesKernel *kernel;
-  Heap heap[2];          /* [realtime] */
-  TesTimer *firing;      /* whose callback runs */
+  Heap heap[2];     /* [realtime] */
+  TesTimer *firing; /* whose callback runs */
   pthread_t firing_thread;
   gboolean in_round, paused;
 } Service;
@@ -66,7 +66,7 @@ static void insert(Heap *h, TesTimer *t) {
   sift_up(h, h->v->len - 1);
 }
 
-static void delete(Heap *h, TesTimer *t) {
+static void delete (Heap *h, TesTimer *t) {
   gsize i = t->heap_index;
   TesTimer *last = at(h, h->v->len - 1);
   g_ptr_array_set_size(h->v, h->v->len - 1);
@@ -102,7 +102,8 @@ static void program(Service *s, gboolean realtime, TesTime delay) {
   struct timespec host_real;
   if (realtime) {
     clock_gettime(CLOCK_REALTIME, &host_real);
-    set_fd(h, TFD_TIMER_ABSTIME | TFD_TIMER_CANCEL_ON_SET, tes_timespec_to_ns(&host_real) + MAX(first - now, 0));
+    set_fd(h, TFD_TIMER_ABSTIME | TFD_TIMER_CANCEL_ON_SET,
+           tes_time_add(tes_timespec_to_ns(&host_real), MAX(first - now, 0)));
   } else {
     TesTime host = tes_time_to_host(s->kernel, first);
     if (host != TES_TIME_INFINITE)
@@ -113,7 +114,7 @@ static void program(Service *s, gboolean realtime, TesTime delay) {
 static void call(Service *s, TesTimer *t, TesTime now) {
   Heap *h = &s->heap[t->realtime];
   guint64 missed = 1;
-  delete(h, t);
+  delete (h, t);
   if (t->period > 0) {
     missed += (now - t->expiry) / t->period;
     if (__builtin_add_overflow(t->expiry, (TesTime)missed * t->period, &t->expiry))
@@ -214,7 +215,7 @@ void tes_timer_arm(TesTimer *t, TesTime expiry, TesTime period) {
   Heap *h = &s->heap[t->realtime];
   TES_LOCKED(&s->lock);
   if (t->heap_index != NOT_QUEUED)
-    delete(h, t);
+    delete (h, t);
   t->expiry = expiry;
   t->period = period;
   if (expiry == TES_TIME_INFINITE)
@@ -228,13 +229,13 @@ void tes_timer_cancel(TesTimer *t, gboolean wait) {
   Service *s = t->kernel->timers;
   TES_LOCKED(&s->lock);
   if (t->heap_index != NOT_QUEUED)
-    delete(&s->heap[t->realtime], t);
+    delete (&s->heap[t->realtime], t);
   t->expiry = TES_TIME_INFINITE;
   t->period = 0;
   while (wait && s->firing == t && !pthread_equal(s->firing_thread, pthread_self()))
     pthread_cond_wait(&s->fired, &s->lock.m);
   if (wait && t->heap_index != NOT_QUEUED) { /* the callback armed it again */
-    delete(&s->heap[t->realtime], t);
+    delete (&s->heap[t->realtime], t);
     t->expiry = TES_TIME_INFINITE;
   }
 }

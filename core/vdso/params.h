@@ -14,14 +14,15 @@
 
 typedef struct {
   uint32_t seq;
-  uint32_t usable;    /* 0: always ask the kernel (no TSC, paused, foreign clocks) */
+  uint32_t usable; /* 0: always ask the kernel (no TSC, paused, foreign clocks) */
   uint64_t base_tsc;
-  uint64_t valid;     /* cycles */
-  uint64_t mult;      /* ns per cycle << TES_VDSO_SHIFT */
-  int64_t mono;       /* CLOCK_MONOTONIC at base_tsc, ns */
-  int64_t real_off;   /* CLOCK_REALTIME - CLOCK_MONOTONIC */
-  int64_t boot_off;   /* CLOCK_BOOTTIME - CLOCK_MONOTONIC */
-  uint32_t cores;     /* getcpu answers below this; 0: the host's numbers (X3) */
+  uint64_t valid;   /* cycles */
+  uint64_t mult;    /* ns per cycle << TES_VDSO_SHIFT */
+  int64_t mono;     /* CLOCK_MONOTONIC at base_tsc, ns */
+  int64_t real_off; /* CLOCK_REALTIME - CLOCK_MONOTONIC */
+  int64_t boot_off; /* CLOCK_BOOTTIME - CLOCK_MONOTONIC */
+  uint32_t cores;   /* getcpu answers below this; 0: the host's numbers (X3) */
+  uint32_t ask_cpu; /* getcpu asks the kernel: some task has limited its affinity */
 } TesVdsoParams;
 
 static inline uint64_t tes_rdtsc(void) {
@@ -42,7 +43,8 @@ static inline int tes_vdso_read(const TesVdsoParams *p, int64_t *mono, int64_t *
       delta = 0; /* counters of two cores a few cycles apart */
     if ((uint64_t)delta > __atomic_load_n(&p->valid, __ATOMIC_RELAXED))
       return 0;
-    uint64_t ns = (uint64_t)((unsigned __int128)delta * __atomic_load_n(&p->mult, __ATOMIC_RELAXED) >> TES_VDSO_SHIFT);
+    uint64_t ns =
+        (uint64_t)((unsigned __int128)delta * __atomic_load_n(&p->mult, __ATOMIC_RELAXED) >> TES_VDSO_SHIFT);
     *mono = __atomic_load_n(&p->mono, __ATOMIC_RELAXED) + (int64_t)ns;
     *real_off = __atomic_load_n(&p->real_off, __ATOMIC_RELAXED);
     *boot_off = __atomic_load_n(&p->boot_off, __ATOMIC_RELAXED);

@@ -73,4 +73,6 @@ void tes_vdso_free(TesKernel *k) {
   g_free(v);
 }
 
+void tes_vdso_ask_cpu(TesKernel *k) { tes_timekeeper_ask_cpu(k->timekeeper); }
+
 void tes_vdso_update(TesKernel *k) { tes_timekeeper_refresh(k->timekeeper); }

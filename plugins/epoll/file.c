@@ -12,8 +12,11 @@ static char *set_fdinfo(TesFile *f) {
   EpollItem *i;
   g_hash_table_iter_init(&iter, e->items);
   while (g_hash_table_iter_next(&iter, (gpointer *)&i, NULL))
-    g_string_append_printf(s, "tfd: %8d events: %8x data: %16" G_GINT64_MODIFIER "x  pos:%" G_GINT64_FORMAT " ino:%" G_GINT64_MODIFIER "x sdev:0\n", i->fd,
-                           i->events, i->data, i->file->pos, i->file->inode ? i->file->inode->ino : i->file->ino);
+    g_string_append_printf(s,
+                           "tfd: %8d events: %8x data: %16" G_GINT64_MODIFIER "x  pos:%" G_GINT64_FORMAT
+                           " ino:%" G_GINT64_MODIFIER "x sdev:0\n",
+                           i->fd, i->events, i->data, i->file->pos,
+                           i->file->inode ? i->file->inode->ino : i->file->ino);
   return g_string_free(s, FALSE);
 }
 

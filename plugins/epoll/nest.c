@@ -3,7 +3,8 @@
  * guest cannot make the check itself expensive with a dense graph. */
 #include "private.h"
 
-static const TesLockClass nesting_class = {"epoll nesting", TES_RANK_DENTRY + 2, FALSE, "edges between epoll sets, and their end"};
+static const TesLockClass nesting_class = {"epoll nesting", TES_RANK_DENTRY + 2, FALSE,
+                                           "edges between epoll sets, and their end"};
 
 TesMutex *epoll_nesting_lock(void) {
   static TesMutex lock;

@@ -18,26 +18,26 @@ typedef struct _Epoll Epoll;
 typedef struct _EpollItem EpollItem;
 
 struct _EpollItem {
-  Epoll *set;               /* nesting lock; NULL: the set has gone */
-  TesFile *file;            /* not referenced */
+  Epoll *set;    /* nesting lock; NULL: the set has gone */
+  TesFile *file; /* not referenced */
   gint fd;
-  guint events;             /* atomic: callbacks read it */
+  guint events; /* atomic: callbacks read it */
   guint64 data;
   TesWaiter waiter;
   TesFileWatch watch;
-  EpollItem *next, *prev;   /* ready list; the set's ready lock */
+  EpollItem *next, *prev; /* ready list; the set's ready lock */
   gboolean ready;
 };
 
 struct _Epoll {
   TesFile file;
   TesMutex items_lock;
-  GHashTable *items;        /* EpollItem by (file, fd) */
+  GHashTable *items; /* EpollItem by (file, fd) */
   TesMutex ready_lock;
   EpollItem *head, *tail;
   guint n_ready;
-  TesQueue sleepers;        /* tasks in epoll_wait */
-  TesQueue queue;           /* who polls or watches the set; outlives the file's own queue */
+  TesQueue sleepers; /* tasks in epoll_wait */
+  TesQueue queue;    /* who polls or watches the set; outlives the file's own queue */
   /* nesting lock */
   GSList *children, *parents; /* EpollItem: sets this one watches; items that watch this one */
   guint visit;

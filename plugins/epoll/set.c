@@ -6,8 +6,10 @@
  * and fall off when a later harvest finds nothing. */
 #include "private.h"
 
-static const TesLockClass items_class = {"epoll items", TES_RANK_DENTRY + 3, TRUE, "interest list of an epoll set; outer sets first"};
-static const TesLockClass ready_class = {"epoll ready", TES_RANK_EPOLL_READY, FALSE, "ready list of an epoll set"};
+static const TesLockClass items_class = {"epoll items", TES_RANK_DENTRY + 3, TRUE,
+                                         "interest list of an epoll set; outer sets first"};
+static const TesLockClass ready_class = {"epoll ready", TES_RANK_EPOLL_READY, FALSE,
+                                         "ready list of an epoll set"};
 static gint n_items; /* atomic: of all sets */
 
 static guint item_hash(gconstpointer p) {
@@ -91,7 +93,9 @@ static gboolean on_event(TesWaiter *w, guint mask, gpointer key) {
   return someone;
 }
 
-static guint interest(EpollItem *i) { return (guint)g_atomic_int_get((gint *)&i->events) & ~EPOLL_PRIVATE_BITS; }
+static guint interest(EpollItem *i) {
+  return (guint)g_atomic_int_get((gint *)&i->events) & ~EPOLL_PRIVATE_BITS;
+}
 
 /* Events of an item that hold now. Items lock held. */
 static guint item_poll(EpollItem *i) {
@@ -295,7 +299,8 @@ int epoll_harvest(Epoll *e, TesTask *t, gulong uevents, int max) {
   int done = 0;
   do {
     fill(e, &b, max - done, &budget);
-    if (b.n && tes_copy_out(t, uevents + (gulong)done * sizeof b.event[0], b.event, (gsize)b.n * sizeof b.event[0]) < 0) {
+    if (b.n && tes_copy_out(t, uevents + (gulong)done * sizeof b.event[0], b.event,
+                            (gsize)b.n * sizeof b.event[0]) < 0) {
       undo(e, &b);
       return done ? done : -EFAULT;
     }

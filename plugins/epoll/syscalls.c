@@ -12,7 +12,9 @@ static glong create(TesTask *t, gboolean cloexec) {
   return r;
 }
 
-static glong sys_epoll_create(TesTask *t, const gulong a[6]) { return (int)a[0] <= 0 ? -EINVAL : create(t, FALSE); }
+static glong sys_epoll_create(TesTask *t, const gulong a[6]) {
+  return (int)a[0] <= 0 ? -EINVAL : create(t, FALSE);
+}
 
 static glong sys_epoll_create1(TesTask *t, const gulong a[6]) {
   return (a[0] & ~(gulong)EPOLL_CLOEXEC) ? -EINVAL : create(t, (a[0] & EPOLL_CLOEXEC) != 0);
@@ -113,11 +115,17 @@ static TesTime after(TesTask *t, TesTime left) {
   return __builtin_add_overflow(now, left, &d) ? TES_TIME_INFINITE : d;
 }
 
-static TesTime after_ms(TesTask *t, int ms) { return ms < 0 ? TES_TIME_INFINITE : after(t, (TesTime)ms * 1000000); }
+static TesTime after_ms(TesTask *t, int ms) {
+  return ms < 0 ? TES_TIME_INFINITE : after(t, (TesTime)ms * 1000000);
+}
 
-static glong sys_epoll_wait(TesTask *t, const gulong a[6]) { return do_wait(t, a, after_ms(t, (int)a[3]), 0, 0); }
+static glong sys_epoll_wait(TesTask *t, const gulong a[6]) {
+  return do_wait(t, a, after_ms(t, (int)a[3]), 0, 0);
+}
 
-static glong sys_epoll_pwait(TesTask *t, const gulong a[6]) { return do_wait(t, a, after_ms(t, (int)a[3]), a[4], a[5]); }
+static glong sys_epoll_pwait(TesTask *t, const gulong a[6]) {
+  return do_wait(t, a, after_ms(t, (int)a[3]), a[4], a[5]);
+}
 
 static glong sys_epoll_pwait2(TesTask *t, const gulong a[6]) {
   TesTime deadline = TES_TIME_INFINITE;
@@ -144,6 +152,8 @@ static const TesSyscall rows[] = {
 
 static const TesSyscallTable table = {.size = sizeof(TesSyscallTable), .rows = rows, .n = G_N_ELEMENTS(rows)};
 static const TesStateOps state = {.size = sizeof(TesStateOps), .section = "epoll", .version = 1};
-static const TesFeature features[] = {{"syscalls", "epoll", &table}, {"state", "epoll", &state}, {NULL, NULL, NULL}};
+static const TesFeature features[] = {
+    {"syscalls", "epoll", &table}, {"state", "epoll", &state}, {NULL, NULL, NULL}};
 
-TES_PLUGIN_DEFINE(epoll, .name = "epoll", .summary = "epoll(7): many files watched at once", .licence = "Apache-2.0", .features = features);
+TES_PLUGIN_DEFINE(epoll, .name = "epoll", .summary = "epoll(7): many files watched at once",
+                  .licence = "Apache-2.0", .features = features);

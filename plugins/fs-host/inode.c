@@ -3,18 +3,22 @@
 #include "host.h"
 #include <fcntl.h>
 #include <linux/capability.h>
-#include <sys/sysmacros.h>
 
 /* ---- Attributes ---- */
+
+static void put32(guint32 *to, guint32 value) {
+  if (__atomic_load_n(to, __ATOMIC_RELAXED) != value)
+    __atomic_store_n(to, value, __ATOMIC_RELAXED);
+}
 
 void host_attr_set(HostInode *i, const struct statx *x) {
   TES_LOCKED(&i->attr_lock);
   i->stx = *x;
   i->fresh = TRUE;
-  i->base.mode = x->stx_mode;
-  i->base.uid = x->stx_uid;
-  i->base.gid = x->stx_gid;
-  i->base.rdev = makedev(x->stx_rdev_major, x->stx_rdev_minor);
+  /* Read by permission checks without a lock. */
+  put32(&i->base.mode, x->stx_mode);
+  put32(&i->base.uid, x->stx_uid);
+  put32(&i->base.gid, x->stx_gid);
 }
 
 void host_attr_stale(HostInode *i) {

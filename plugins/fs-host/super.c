@@ -30,6 +30,7 @@ static gboolean id_equal(gconstpointer a, gconstpointer b) {
 static HostInode *inode_new(HostSuper *s, HostInode *dir, const char *name, const struct statx *x) {
   HostInode *i = g_new0(HostInode, 1);
   tes_inode_init(&i->base, &s->base, host_ops_for(x->stx_mode, s->rw), x->stx_mode, x->stx_ino);
+  i->base.rdev = makedev(x->stx_rdev_major, x->stx_rdev_minor);
   i->id = (HostId){host_stx_dev(x), x->stx_ino};
   i->parent = dir ? host_inode(tes_inode_ref(&dir->base)) : NULL;
   i->name = g_strdup(name);

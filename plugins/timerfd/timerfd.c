@@ -14,13 +14,13 @@
 /* ---- 1. The file ---- */
 
 typedef struct {
-  TesFile file;     /* first: TesFile * and TimerFd * are converted into each other */
+  TesFile file; /* first: TesFile * and TimerFd * are converted into each other */
   int clockid;
-  TesTimer timer;   /* the core's timer service; its callback runs on the event thread */
+  TesTimer timer; /* the core's timer service; its callback runs on the event thread */
   TesMutex lock;
-  guint64 ticks;    /* expirations not read yet; lock */
-  guint set_flags;  /* of the last timerfd_settime; lock */
-  gboolean frozen;  /* then the following hold what the timer had; lock */
+  guint64 ticks;   /* expirations not read yet; lock */
+  guint set_flags; /* of the last timerfd_settime; lock */
+  gboolean frozen; /* then the following hold what the timer had; lock */
   TesTime left, period, date;
 } TimerFd;
 
@@ -29,7 +29,9 @@ static const TesLockClass timerfd_class = {"timerfd", TES_RANK_FILE, FALSE, "tic
 
 static TimerFd *timerfd(TesFile *f) { return (TimerFd *)f; }
 
-static gboolean on_realtime(int clockid) { return clockid == CLOCK_REALTIME || clockid == CLOCK_REALTIME_ALARM; }
+static gboolean on_realtime(int clockid) {
+  return clockid == CLOCK_REALTIME || clockid == CLOCK_REALTIME_ALARM;
+}
 
 /* ---- 2. Its operations ---- */
 
@@ -78,7 +80,8 @@ static char *timerfd_fdinfo(TesFile *f) {
   TesTime left, period;
   TES_LOCKED(&t->lock);
   get_locked(t, &left, &period);
-  return g_strdup_printf("clockid: %d\nticks: %" G_GUINT64_FORMAT "\nsettime flags: 0%o\nit_value: (%ld, %ld)\nit_interval: (%ld, %ld)\n",
+  return g_strdup_printf("clockid: %d\nticks: %" G_GUINT64_FORMAT
+                         "\nsettime flags: 0%o\nit_value: (%ld, %ld)\nit_interval: (%ld, %ld)\n",
                          t->clockid, t->ticks, t->set_flags, (long)(left / TES_NSEC), (long)(left % TES_NSEC),
                          (long)(period / TES_NSEC), (long)(period % TES_NSEC));
 }
@@ -93,7 +96,9 @@ static int timerfd_freeze(TesFile *f, gboolean on) {
     t->date = tes_time_add(tes_time_realtime(f->kernel), t->left);
     tes_timer_cancel(&t->timer, FALSE);
   } else if (!on && t->frozen && t->left > 0) {
-    tes_timer_arm(&t->timer, t->timer.realtime ? t->date : tes_time_add(tes_time_monotonic(f->kernel), t->left), t->period);
+    tes_timer_arm(&t->timer,
+                  t->timer.realtime ? t->date : tes_time_add(tes_time_monotonic(f->kernel), t->left),
+                  t->period);
   }
   t->frozen = on;
   return 0;
@@ -172,7 +177,8 @@ static struct itimerspec get_setting(TimerFd *t) {
   TesTime left, period;
   TES_LOCKED(&t->lock);
   get_locked(t, &left, &period);
-  return (struct itimerspec){.it_value = tes_timespec_from_ns(left), .it_interval = tes_timespec_from_ns(period)};
+  return (struct itimerspec){.it_value = tes_timespec_from_ns(left),
+                             .it_interval = tes_timespec_from_ns(period)};
 }
 
 static void set_setting(TimerFd *t, guint flags, const struct itimerspec *new) {
@@ -182,7 +188,8 @@ static void set_setting(TimerFd *t, guint flags, const struct itimerspec *new) {
   t->ticks = 0;
   t->set_flags = flags;
   if (value > 0)
-    tes_timer_arm(&t->timer, service_expiry(t, (flags & TFD_TIMER_ABSTIME) != 0, value), tes_timespec_to_ns(&new->it_interval));
+    tes_timer_arm(&t->timer, service_expiry(t, (flags & TFD_TIMER_ABSTIME) != 0, value),
+                  tes_timespec_to_ns(&new->it_interval));
 }
 
 static glong sys_timerfd_settime(TesTask *task, const gulong a[6]) {
@@ -217,7 +224,8 @@ static glong sys_timerfd_gettime(TesTask *task, const gulong a[6]) {
 
 static const TesSyscall rows[] = {
     {283, "timerfd_create", sys_timerfd_create, TES_FULL, NULL, "dx"},
-    {286, "timerfd_settime", sys_timerfd_settime, TES_PARTIAL, "TFD_TIMER_CANCEL_ON_SET never cancels: guests cannot set clocks", "fxpp"},
+    {286, "timerfd_settime", sys_timerfd_settime, TES_PARTIAL,
+     "TFD_TIMER_CANCEL_ON_SET never cancels: guests cannot set clocks", "fxpp"},
     {287, "timerfd_gettime", sys_timerfd_gettime, TES_FULL, NULL, "fp"},
 };
 static const TesSyscallTable table = {.size = sizeof(TesSyscallTable), .rows = rows, .n = G_N_ELEMENTS(rows)};
@@ -233,5 +241,5 @@ static const TesFeature features[] = {
     {NULL, NULL, NULL},
 };
 
-TES_PLUGIN_DEFINE(timerfd, .name = "timerfd", .summary = "Timers as file descriptors: timerfd_create(2)", .licence = "Apache-2.0",
-                  .features = features);
+TES_PLUGIN_DEFINE(timerfd, .name = "timerfd", .summary = "Timers as file descriptors: timerfd_create(2)",
+                  .licence = "Apache-2.0", .features = features);

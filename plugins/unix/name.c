@@ -50,7 +50,7 @@ static int set_addr(UnixSock *s, UnixAddr *a, TesPath *path, GBytes *abstract) {
   TES_LOCKED(&s->lock);
   if (s->addr || s->state == UNIX_CLOSED)
     return -EINVAL;
-  s->addr = a;
+  g_atomic_pointer_set(&s->addr, a);
   s->path = path;
   s->abstract = abstract;
   return 0;
@@ -143,7 +143,7 @@ int unix_bind(TesFile *f, TesCtx *ctx, const struct sockaddr *name, socklen_t le
   int r = check(name, len);
   if (r < 0)
     return r;
-  if (s->addr)
+  if (g_atomic_pointer_get(&s->addr)) /* set_addr() decides; this spares making a node in vain */
     return -EINVAL;
   if (len == PATH_AT)
     return bind_auto(s, ctx);

@@ -81,7 +81,7 @@ struct _UnixSock {
   GQueue pending; /* listening: UnixSock, owned, not accepted yet */
   int backlog;
   GQueue blocked; /* UnixSock, owned: connectors and senders to tell when there is room */
-  gint in_flight; /* messages that carry its file; rights lock */
+  gint in_flight; /* messages that carry its file; written under the rights lock, atomic */
   gint gc_refs;   /* rights lock */
   gboolean gc_candidate;
 };

@@ -102,7 +102,7 @@ int unix_rights_add(UnixKernel *k, TesCtx *ctx, UnixMsg *m) {
   account(k, m->files_uid, (gint)m->files->len);
   for (guint i = 0; i < m->files->len; i++) {
     TesFile *f = g_ptr_array_index(m->files, i);
-    if (unix_is_file(f) && unix_sock(f)->in_flight++ == 0)
+    if (unix_is_file(f) && g_atomic_int_add(&unix_sock(f)->in_flight, 1) == 0)
       g_hash_table_add(k->in_flight, unix_sock(f));
   }
   return 0;
@@ -112,7 +112,7 @@ void unix_rights_remove(UnixKernel *k, UnixMsg *m) {
   account(k, m->files_uid, -(gint)m->files->len);
   for (guint i = 0; i < m->files->len; i++) {
     TesFile *f = g_ptr_array_index(m->files, i);
-    if (unix_is_file(f) && --unix_sock(f)->in_flight == 0)
+    if (unix_is_file(f) && g_atomic_int_dec_and_test(&unix_sock(f)->in_flight))
       g_hash_table_remove(k->in_flight, unix_sock(f));
   }
 }

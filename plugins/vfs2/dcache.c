@@ -107,7 +107,7 @@ static void clock_remove(V2 *v, Dentry *d) {
 }
 
 static void hash_insert(V2 *v, Dentry *d) {
-  d->hash = hash_name(d->parent, d->name, strlen(d->name));
+  __atomic_store_n(&d->hash, hash_name(d->parent, d->name, strlen(d->name)), __ATOMIC_RELAXED);
   Dentry **b = bucket(v, d->hash);
   STORE(d->hnext, *b);
   d_set(d, D_HASHED);
@@ -213,7 +213,7 @@ static void shrink(V2 *v) {
 Dentry *v2_dcache_find(V2 *v, Dentry *parent, const char *name, gsize len) {
   guint hash = hash_name(parent, name, len);
   for (Dentry *d = LOAD(*bucket(v, hash)); d; d = LOAD(d->hnext)) {
-    if (d->hash != hash || LOAD(d->parent) != parent)
+    if (__atomic_load_n(&d->hash, __ATOMIC_RELAXED) != hash || LOAD(d->parent) != parent)
       continue;
     const char *s = LOAD(d->name);
     if (strncmp(s, name, len) != 0 || s[len])

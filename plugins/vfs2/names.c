@@ -41,6 +41,8 @@ static int make_link(TesCtx *ctx, const Walk *w, TesPath *target, const char *na
   TesInode *dir = d_inode(w->pos.d), *t = target->inode;
   if (v2_path(target)->mnt != w->pos.mnt || t->super != dir->super)
     return -EXDEV;
+  if (d_flags(v2_path(target)->d) & D_NOLINK)
+    return -ENOENT;
   if (t->flags & (TES_INODE_APPEND_ONLY | TES_INODE_IMMUTABLE))
     return -EPERM;
   if (!TES_HAS(dir->ops, link) || S_ISDIR(t->mode))

@@ -225,7 +225,7 @@ static int open_tmpfile(V2 *v, TesCtx *ctx, const TesAt *at, guint flags, guint3
     char name[32];
     g_snprintf(name, sizeof name, "#%" G_GUINT64_FORMAT, inode->ino);
     Dentry *d = v2_dentry_new(v, dir->super, w.pos.d, name, strlen(name), inode);
-    d_set(d, D_DELETED);
+    d_set(d, D_DELETED | ((flags & O_EXCL) ? D_NOLINK : 0));
     Pos p = {w.pos.mnt, d};
     r = open_place(v, ctx, &p, flags & ~(O_TMPFILE | O_EXCL), TRUE, out);
     v2_dentry_unref(d);
@@ -248,11 +248,17 @@ int v2_op_open(TesVfs *vfs, TesCtx *ctx, const TesAt *at_in, guint flags, guint3
   if (flags & O_CREAT)
     return open_create(v, ctx, &at, flags | ((flags & O_EXCL) ? O_NOFOLLOW : 0), mode, out);
   Walk w;
-  int r = v2_walk(&w, v, ctx, &at, v2_at_flags(&at), FALSE);
-  if (r < 0)
-    return r;
-  r = open_place(v, ctx, &w.pos, flags, FALSE, out);
-  v2_walk_end(&w);
+  int r = -ESTALE;
+  /* ESTALE: the filesystem lost sight of a cached name; forget it and look once more. */
+  for (guint tries = 0; r == -ESTALE && tries < 2; tries++) {
+    r = v2_walk(&w, v, ctx, &at, v2_at_flags(&at), FALSE);
+    if (r < 0)
+      return r;
+    r = open_place(v, ctx, &w.pos, flags, FALSE, out);
+    if (r == -ESTALE)
+      v2_dcache_drop(w.pos.d);
+    v2_walk_end(&w);
+  }
   return r;
 }
 

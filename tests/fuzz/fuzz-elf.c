@@ -27,7 +27,8 @@ static gssize read_input(gpointer p, void *buf, gsize n, guint64 off) {
 /* What the loader relies on when it maps the segments. */
 static void check(const TesElf *e) {
   gulong end = 0;
-  g_assert(e->n_seg > 0 && e->n_seg <= TES_ELF_MAX_SEGMENTS && e->align >= TES_PAGE_SIZE && e->entry < 1UL << 47);
+  g_assert(e->n_seg > 0 && e->n_seg <= TES_ELF_MAX_SEGMENTS && e->align >= TES_PAGE_SIZE &&
+           e->entry < 1UL << 47);
   g_assert((e->align & (e->align - 1)) == 0 && e->lo < e->hi && e->hi <= 1UL << 47);
   for (guint i = 0; i < e->n_seg; i++) {
     const TesElfSegment *s = &e->seg[i];
@@ -46,7 +47,8 @@ int LLVMFuzzerTestOneInput(const guint8 *data, gsize size) {
     check(&e);
   char *interp = NULL, *arg = NULL;
   if (tes_script_parse((const char *)data, size, &interp, &arg) == 1) {
-    g_assert(*interp && strlen(interp) < TES_SCRIPT_LINE && (!arg || (*arg && strlen(arg) < TES_SCRIPT_LINE)));
+    g_assert(*interp && strlen(interp) < TES_SCRIPT_LINE &&
+             (!arg || (*arg && strlen(arg) < TES_SCRIPT_LINE)));
     g_free(interp);
     g_free(arg);
   }
@@ -62,7 +64,9 @@ int LLVMFuzzerTestOneInput(const guint8 *data, gsize size) {
 static gsize make_seed(guint kind, guint8 *out) {
   memset(out, 0, SEED_SIZE);
   if (kind >= 4) {
-    const char *line = kind == 4 ? "#!/bin/sh\n" : kind == 5 ? "#! /usr/bin/env python3 -u \nprint()\n" : NULL;
+    const char *line = kind == 4   ? "#!/bin/sh\n"
+                       : kind == 5 ? "#! /usr/bin/env python3 -u \nprint()\n"
+                                   : NULL;
     if (!line)
       return 0;
     memcpy(out, line, strlen(line));
@@ -80,10 +84,21 @@ static gsize make_seed(guint kind, guint8 *out) {
   h->e_phnum = 4;
   Elf64_Phdr *p = (Elf64_Phdr *)(out + h->e_phoff);
   gulong base = kind == 0 ? 0x400000 : 0;
-  p[0] = (Elf64_Phdr){.p_type = PT_LOAD, .p_flags = PF_R | PF_X, .p_vaddr = base, .p_filesz = 0x1000, .p_memsz = 0x1000, .p_align = 0x1000};
-  p[1] = (Elf64_Phdr){.p_type = PT_LOAD, .p_flags = PF_R | PF_W, .p_vaddr = base + 0x2100, .p_offset = 0x100, .p_filesz = 0x80,
-                      .p_memsz = 0x5000, .p_align = kind == 2 ? 0x200000 : 0x1000};
-  p[2] = (Elf64_Phdr){.p_type = kind == 2 ? PT_INTERP : PT_NOTE, .p_offset = 0x300, .p_filesz = 28, .p_memsz = 28};
+  p[0] = (Elf64_Phdr){.p_type = PT_LOAD,
+                      .p_flags = PF_R | PF_X,
+                      .p_vaddr = base,
+                      .p_filesz = 0x1000,
+                      .p_memsz = 0x1000,
+                      .p_align = 0x1000};
+  p[1] = (Elf64_Phdr){.p_type = PT_LOAD,
+                      .p_flags = PF_R | PF_W,
+                      .p_vaddr = base + 0x2100,
+                      .p_offset = 0x100,
+                      .p_filesz = 0x80,
+                      .p_memsz = 0x5000,
+                      .p_align = kind == 2 ? 0x200000 : 0x1000};
+  p[2] = (Elf64_Phdr){
+      .p_type = kind == 2 ? PT_INTERP : PT_NOTE, .p_offset = 0x300, .p_filesz = 28, .p_memsz = 28};
   p[3] = (Elf64_Phdr){.p_type = PT_GNU_STACK, .p_flags = PF_R | PF_W};
   memcpy(out + 0x300, "/lib64/ld-linux-x86-64.so.2", 28);
   return SEED_SIZE;

@@ -52,9 +52,14 @@ static bool live(int who, int n, bool forks) {
       if (!all_bytes(m, len, mark))
         return false;
     }
-    if (next_random(&rng) % 3 == 0 && pages > 2)
-      munmap(m + PAGE, PAGE); /* leave a hole first */
-    munmap(m, len);
+    if (next_random(&rng) % 3 == 0 && pages > 2) {
+      /* In pieces; the hole may be another thread's at once, so it must not be unmapped twice. */
+      munmap(m + PAGE, PAGE);
+      munmap(m + 2 * PAGE, len - 2 * PAGE);
+      munmap(m, PAGE);
+    } else {
+      munmap(m, len);
+    }
   }
   close(p[0]);
   close(p[1]);

@@ -133,7 +133,13 @@ static void add_hostile_options(GPtrArray *argv) {
     g_ptr_array_add(argv, g_strdup_printf("--seconds=%s", seconds));
 }
 
-/* The command line of a sandbox; programs below a directory that the sandbox covers with tmpfs are bound in. */
+/* The sandbox covers /tmp and /run with tmpfs: programs built there are bound to a directory that every host has. */
+#define BOUND_AT "/mnt"
+
+static gboolean is_covered(const Program *program) {
+  return g_str_has_prefix(program->path, "/tmp/") || g_str_has_prefix(program->path, "/run/");
+}
+
 static GPtrArray *sandbox_argv(Program *program, const Arm *arm) {
   GPtrArray *argv = g_ptr_array_new_with_free_func(g_free);
   g_auto(GStrv) more = NULL;
@@ -146,13 +152,14 @@ static GPtrArray *sandbox_argv(Program *program, const Arm *arm) {
   if (extra && g_shell_parse_argv(extra, NULL, &more, NULL))
     for (char **p = more; *p; p++)
       g_ptr_array_add(argv, g_strdup(*p));
-  if (g_str_has_prefix(program->path, "/tmp/") || g_str_has_prefix(program->path, "/run/")) {
+  if (is_covered(program)) {
     g_ptr_array_add(argv, g_strdup("--ro-bind"));
     g_ptr_array_add(argv, g_strdup(guest_dir));
-    g_ptr_array_add(argv, g_strdup(guest_dir));
+    g_ptr_array_add(argv, g_strdup(BOUND_AT));
   }
   g_ptr_array_add(argv, g_strdup("--"));
-  g_ptr_array_add(argv, g_strdup(program->path));
+  g_ptr_array_add(argv, is_covered(program) ? g_strdup_printf(BOUND_AT "/%s", program->name)
+                                            : g_strdup(program->path));
   g_ptr_array_add(argv, g_strdup("--in-sandbox"));
   if (scale != 1)
     g_ptr_array_add(argv, g_strdup_printf("--limit=%d", (int)(20 * scale)));

@@ -19,7 +19,9 @@ static gssize io(TesFile *f, void *buf, gsize n, gboolean writing) {
 static gssize put(TesFile *f, const void *buf, gsize n) { return io(f, (void *)(gulong)buf, n, TRUE); }
 static gssize get(TesFile *f, void *buf, gsize n) { return io(f, buf, n, FALSE); }
 
-static void new_pipe(guint flags, TesFile *end[2]) { g_assert_cmpint(tes_pipe_new(NULL, &bare, flags, end), ==, 0); }
+static void new_pipe(guint flags, TesFile *end[2]) {
+  g_assert_cmpint(tes_pipe_new(NULL, &bare, flags, end), ==, 0);
+}
 
 /* ---- Pipes ---- */
 
@@ -59,8 +61,8 @@ static void test_pipe_atomic(void) {
   new_pipe(O_NONBLOCK, end);
   g_assert_cmpint(put(end[1], buf, 65536 - 100), ==, 65536 - 100);
   g_assert_false(tes_file_poll(end[1]) & POLLOUT);
-  g_assert_cmpint(put(end[1], buf, 101), ==, -EAGAIN);  /* at most PIPE_BUF: whole or not at all */
-  g_assert_cmpint(put(end[1], buf, 5000), ==, 100);     /* larger ones may be split */
+  g_assert_cmpint(put(end[1], buf, 101), ==, -EAGAIN); /* at most PIPE_BUF: whole or not at all */
+  g_assert_cmpint(put(end[1], buf, 5000), ==, 100);    /* larger ones may be split */
   g_assert_cmpint(put(end[1], buf, 1), ==, -EAGAIN);
   g_assert_cmpint(get(end[0], buf, PIPE_BUF), ==, PIPE_BUF);
   g_assert_true(tes_file_poll(end[1]) & POLLOUT);
@@ -288,7 +290,8 @@ static void test_flock(void) {
   g_assert_cmpint(tes_lock_flock(t, a, LOCK_SH), ==, 0);
   g_assert_cmpint(tes_lock_flock(t, b, LOCK_SH | LOCK_NB), ==, 0);
   g_assert_cmpint(tes_lock_flock(t, b, LOCK_EX | LOCK_NB), ==, -EWOULDBLOCK);
-  g_assert_cmpint(tes_lock_flock(t, a, LOCK_EX | LOCK_NB), ==, 0); /* b lost its lock when it asked for more */
+  g_assert_cmpint(tes_lock_flock(t, a, LOCK_EX | LOCK_NB), ==,
+                  0); /* b lost its lock when it asked for more */
   g_assert_cmpint(tes_lock_flock(t, b, LOCK_SH | LOCK_NB), ==, -EWOULDBLOCK);
   g_assert_cmpint(tes_lock_flock(t, a, LOCK_UN), ==, 0);
   g_assert_cmpint(tes_lock_flock(t, b, LOCK_EX | LOCK_NB), ==, 0);

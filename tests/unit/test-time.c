@@ -9,7 +9,9 @@
 
 #define MHZ 3000
 
-static TesSample sample_at(TesTime ns, TesTime error) { return (TesSample){(guint64)ns * MHZ / 1000, ns + error}; }
+static TesSample sample_at(TesTime ns, TesTime error) {
+  return (TesSample){(guint64)ns * MHZ / 1000, ns + error};
+}
 
 /* A host clock that is read with an error: the line stays within a microsecond or two and never goes back. */
 static void test_line(void) {
@@ -102,7 +104,8 @@ static gpointer read_clock(gpointer data) {
     TesNow now;
     tes_timekeeper_now(s->tk, &now);
     g_assert_cmpint(now.mono, >=, seen);
-    while (now.mono > seen && !__atomic_compare_exchange_n(&s->last, &seen, now.mono, FALSE, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST))
+    while (now.mono > seen &&
+           !__atomic_compare_exchange_n(&s->last, &seen, now.mono, FALSE, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST))
       ;
   }
   return NULL;
@@ -253,7 +256,8 @@ static void test_many_timers(Fixture *f, gconstpointer unused) {
     tes_timer_init(&p[i].timer, f->k, i & 1, on_fire, &p[i]);
     TesTime delay = g_rand_int_range(rnd, 0, 200 * 1000 * 1000);
     p[i].due = now + delay;
-    tes_timer_arm(&p[i].timer, (i & 1 ? tes_time_realtime(f->k) - tes_time_monotonic(f->k) : 0) + p[i].due, 0);
+    tes_timer_arm(&p[i].timer, (i & 1 ? tes_time_realtime(f->k) - tes_time_monotonic(f->k) : 0) + p[i].due,
+                  0);
   }
   for (guint i = 0; i < N; i += 5)
     tes_timer_cancel(&p[i].timer, TRUE);

@@ -18,7 +18,9 @@ typedef struct {
   int (*clock_getres)(int, struct timespec *);
 } Fixture;
 
-static TesVdsoParams *params(Fixture *f) { return (TesVdsoParams *)(f->image + TES_VDSO_IMAGE_PAGES * TES_PAGE_SIZE); }
+static TesVdsoParams *params(Fixture *f) {
+  return (TesVdsoParams *)(f->image + TES_VDSO_IMAGE_PAGES * TES_PAGE_SIZE);
+}
 
 /* Follows the dynamic section, as a dynamic loader does. */
 static gpointer find(Fixture *f, const char *name) {
@@ -28,7 +30,8 @@ static gpointer find(Fixture *f, const char *name) {
   const char *strings = NULL;
   const Elf64_Word *hash = NULL;
   for (guint i = 0; i < h->e_phnum; i++)
-    for (const Elf64_Dyn *d = (const Elf64_Dyn *)(f->image + ph[i].p_vaddr); ph[i].p_type == PT_DYNAMIC && d->d_tag; d++) {
+    for (const Elf64_Dyn *d = (const Elf64_Dyn *)(f->image + ph[i].p_vaddr);
+         ph[i].p_type == PT_DYNAMIC && d->d_tag; d++) {
       if (d->d_tag == DT_SYMTAB)
         sym = (const Elf64_Sym *)(f->image + d->d_un.d_ptr);
       else if (d->d_tag == DT_STRTAB)
@@ -155,7 +158,8 @@ static gpointer read_many(gpointer data) {
       serve(f);
     TesTime now = i & 1 ? read_vdso(f, CLOCK_MONOTONIC) : serve(f).mono;
     g_assert_cmpint(now, >=, seen);
-    while (now > seen && !__atomic_compare_exchange_n(&last_seen, &seen, now, FALSE, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST))
+    while (now > seen &&
+           !__atomic_compare_exchange_n(&last_seen, &seen, now, FALSE, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST))
       ;
   }
   return NULL;

@@ -3,8 +3,8 @@
  *
  * Every mutex belongs to a class with a rank; a thread may only take a lock whose class has a larger rank than
  * every lock it holds (classes marked `nest` may be taken several times, in address order or as their users
- * document). Debug builds check this on every acquisition and abort with both names. The table in
- * core/base/lock.c is the lock order; docs/reference/locks.md is generated from it. */
+ * document). Debug builds check this on every acquisition and abort with both names. The ranks below are the
+ * lock order; docs/reference/locks.md is generated from the classes. */
 #pragma once
 
 #include <pthread.h>
