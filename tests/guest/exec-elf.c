@@ -119,6 +119,9 @@ TEST(elf_no_load_segments) {
   CHECK(got == 1000 + SIGSEGV || got == -ENOEXEC || got == -EINVAL);
 }
 
+/* Linux finds these only after the old image is gone and kills; a kernel that looks first may refuse with an errno. */
+static bool refused_or_killed(int got) { return got < 0 || got == 1000 + SIGSEGV || got == 1000 + SIGKILL; }
+
 TEST(elf_segment_sizes) {
   int got;
 
@@ -128,13 +131,13 @@ TEST(elf_segment_sizes) {
   im.p[0].p_memsz =
       sizeof im - 1; /* smaller in memory than in the file: found after the point of no return */
   got = run_image(&im);
-  CHECK(got == 1000 + SIGSEGV || got == 1000 + SIGKILL || got == -EINVAL);
+  CHECK(refused_or_killed(got));
   im.p[0].p_memsz = 1ul << 60;
   got = run_image(&im);
-  CHECK(got == -ENOMEM || got == -EINVAL || got == 1000 + SIGKILL || got == 1000 + SIGSEGV);
+  CHECK(refused_or_killed(got));
   im.p[0].p_memsz = ~0ul;
   got = run_image(&im);
-  CHECK(got == -ENOMEM || got == -EINVAL || got == 1000 + SIGKILL || got == 1000 + SIGSEGV);
+  CHECK(refused_or_killed(got));
 }
 
 TEST(elf_bad_addresses) {
@@ -143,7 +146,7 @@ TEST(elf_bad_addresses) {
 
   im.p[0].p_vaddr = 1ul << 47; /* in the kernel's half */
   got = run_image(&im);
-  CHECK(got == 1000 + SIGKILL || got == 1000 + SIGSEGV || got == -EINVAL || got == -ENOMEM);
+  CHECK(refused_or_killed(got));
   im = image();
   im.p[0].p_vaddr = BASE + 100; /* address and offset disagree modulo the page */
   got = run_image(&im);
@@ -151,7 +154,7 @@ TEST(elf_bad_addresses) {
   im = image();
   im.e.e_entry = 0xffff800000000000ul;
   got = run_image(&im);
-  CHECK(got == 1000 + SIGSEGV || got == -EINVAL || got == 1000 + SIGKILL);
+  CHECK(refused_or_killed(got));
   im = image();
   im.e.e_entry = 0;
   CHECK_EQ(run_image(&im), 1000 + SIGSEGV);
@@ -164,7 +167,7 @@ TEST(elf_overlapping_segments) {
   im.e.e_phnum = 2;
   im.p[1] = im.p[0];
   int got = run_image(&im);
-  CHECK(got == 42 || got == 1000 + SIGKILL || got == 1000 + SIGSEGV || got == -EEXIST || got == -EINVAL);
+  CHECK(got == 42 || refused_or_killed(got));
 }
 
 TEST(elf_bss_is_zero) {
