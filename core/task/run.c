@@ -175,6 +175,8 @@ static void force_signal(TesTask *t, int sig, int code, gulong addr) {
   siginfo_t info = {.si_signo = sig, .si_code = code, .si_addr = (void *)addr};
   t->trap_no = t->trap.trapno;
   t->trap_err = t->trap.err;
+  if (t->trap.kind == TES_TRAP_FAULT && !t->trap_err) /* a user-mode fault has a bit set */
+    tes_fault_error_code(t, code == SEGV_ACCERR);
   t->fault_addr = addr;
   tes_signal_force(t, &info);
 }

@@ -301,6 +301,10 @@ void tes_pid_free(TesKernel *, TesPidNr *, guint n);
 /* Full registers of the stopped guest thread. */
 static inline TesRegs *tes_task_regs(TesTask *t, gboolean write) { return t->exec->ops->regs(t->exec, write); }
 
+/* ---- fault-access.c ---- */
+/* Fills trap_no and trap_err for the page fault in t->trap. */
+void tes_fault_error_code(TesTask *, gboolean present);
+
 /* ---- run.c ---- */
 void *tes_task_main(void *task); /* thread function: run guest, serve, deliver, repeat */
 /* Leaves (TRUE) and enters (FALSE) the state "blocked" for accounting (C8) and Pause. */

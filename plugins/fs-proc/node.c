@@ -54,8 +54,18 @@ int find_entry(Node *n, const Entry *list, const char *name, TesInode **out) {
   return -ENOENT;
 }
 
+/* A process that was waited for is gone, though its struct lives as long as somebody holds its files. */
+static gboolean is_gone(Node *n, TesKernel *k) {
+  if (!n->task)
+    return FALSE;
+  g_autoptr(TesTask) t = tes_task_find(k, NULL, tes_task_tid(n->task, NULL), FALSE);
+  return t != n->task;
+}
+
 static int node_lookup(TesInode *dir, TesCtx *ctx, const char *name, TesInode **out) {
   Node *n = (Node *)dir;
+  if (is_gone(n, ctx->kernel))
+    return -ENOENT;
   int r = n->entry->private_ ? check_task(n, ctx) : 0;
   if (r == 0)
     r = find_entry(n, n->entry->dir, name, out);
@@ -110,6 +120,8 @@ static gssize text_read(TesFile *f, TesCtx *ctx, TesIov *iov, goffset *pos, int 
   TextFile *t = (TextFile *)f;
   Node *n = (Node *)f->inode;
   g_autoptr(GString) fresh = NULL;
+  if (is_gone(n, ctx->kernel))
+    return -ESRCH;
   if (*pos == 0 || !t->text) {
     fresh = g_string_new(NULL);
     int r = n->entry->text(n, ctx, fresh);
