@@ -343,9 +343,10 @@ gssize ldisc_read(Tty *t, guint8 *buf, gsize n) {
   }
   t->timed_out = FALSE;
   gsize take = MIN(n, t->in->len);
-  memcpy(buf, t->in->data, take);
-  if (take)
+  if (take) {
+    memcpy(buf, t->in->data, take);
     g_byte_array_remove_range(t->in, 0, take);
+  }
   return take;
 }
 
