@@ -5,6 +5,7 @@
 #include <pthread.h>
 #include <setjmp.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <ucontext.h>
 
 static volatile int hits, last_sig, nested_max, depth;
@@ -437,7 +438,8 @@ TEST(tkill_arguments) {
 }
 
 TEST(rlimit_sigpending) {
-  WAIT_OK(CHILD(block_signal(SIGRTMIN + 1); int n = 0;
-                while (n < 300000 && sigqueue(getpid(), SIGRTMIN + 1, (union sigval){0}) == 0) n++;
-                if (n < 300000) CHECK_EQ(errno, EAGAIN); CHECK(n >= 10)));
+  WAIT_OK(CHILD(block_signal(SIGRTMIN + 1); struct rlimit r = {500, 500};
+                SYS(setrlimit(RLIMIT_SIGPENDING, &r)); int n = 0;
+                while (n < 2000 && sigqueue(getpid(), SIGRTMIN + 1, (union sigval){0}) == 0) n++;
+                CHECK_EQ(errno, EAGAIN); CHECK(n >= 10 && n <= 500)));
 }
