@@ -578,10 +578,14 @@ static gboolean all_exited(gpointer k) { return g_atomic_int_get(&((TesKernel *)
 
 void tes_kernel_wait_exited(TesKernel *k) { wait_until(&k->exited_queue, all_exited, k); }
 
+/* Under one lock, so that no process sees another's death and goes on. */
 void tes_kernel_kill(TesKernel *k, int wait_status) {
-  g_autoptr(GPtrArray) all = tes_tasks_snapshot(k, NULL);
-  for (guint i = 0; i < all->len; i++)
-    tes_tg_kill(tes_task_group(g_ptr_array_index(all, i)), wait_status);
+  GHashTableIter it;
+  gpointer t;
+  TES_LOCKED(&k->task_set);
+  g_hash_table_iter_init(&it, k->tasks);
+  while (g_hash_table_iter_next(&it, NULL, &t))
+    tes_tg_kill_locked(((TesTask *)t)->tg, wait_status);
 }
 
 void tes_kernel_send_external_signal(TesKernel *k, int sig, const char *context) {
