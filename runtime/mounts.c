@@ -46,13 +46,18 @@ static MountType mount_type(const MountSpec *m) {
   return (MountType){"dev", "dev", NULL, MS_NOSUID};
 }
 
-/* A directory of the default tree that the root lacks is left out: a root may hold nothing but one program. */
+/* What the default tree lacks is left out: a root may hold nothing but one program, and a missing filesystem plugin takes
+ * away that filesystem only. */
 static gboolean mount_one(TesKernel *k, const MountSpec *m, gboolean optional, GError **error) {
   MountType t = mount_type(m);
   TesAt at = {.path = m->target};
   int r = tes_fs_mount(tes_kernel_supervisor_ctx(k), &at, t.type, t.source, t.opts, t.flags);
-  if (r == 0 || (optional && (r == -ENOENT || r == -ENOTDIR)))
+  if (r == 0)
     return TRUE;
+  if (optional && (r == -ENOENT || r == -ENOTDIR || r == -ENODEV)) {
+    tes_info("no %s at %s: %s", t.type, m->target, g_strerror(-r));
+    return TRUE;
+  }
   return mount_failed(error, t.source, m->target, r);
 }
 

@@ -38,8 +38,9 @@ static Box box_new(void) {
   g_assert_cmpint(tes_fs_new_super(ctx, "host", "/", "ro", MS_RDONLY, &super), ==, 0);
   TesMountNs *ns = v->ops->ns_new(v, ctx, super, "/", MS_RDONLY);
   g_assert_true(tes_kernel_set_root_mount_ns(b.k, ns, &e));
-  TesAt at = {.path = "/proc"};
-  g_assert_cmpint(tes_fs_mount(ctx, &at, "proc", "proc", NULL, 0), ==, 0);
+  TesAt proc = {.path = "/proc"}, dev = {.path = "/dev"};
+  g_assert_cmpint(tes_fs_mount(ctx, &proc, "proc", "proc", NULL, 0), ==, 0);
+  g_assert_cmpint(tes_fs_mount(ctx, &dev, "dev", "dev", NULL, 0), ==, 0);
   return b;
 }
 
