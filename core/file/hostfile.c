@@ -55,10 +55,12 @@ static gboolean ready(gint fd, GIOCondition cond, gpointer data) {
   HostWatch *w = data;
   TES_LOCKED(&w->lock);
   g_clear_pointer(&w->source, g_source_unref);
+  /* The source is gone for the events that did not come, too: whoever waits for those looks again and arms a new one. */
+  guint events = (guint)cond | w->armed;
   w->armed = 0;
   if (w->file)
     tes_queue_notify(w->file->file.queue,
-                     (guint)cond | (cond & POLLIN ? POLLRDNORM : 0) | (cond & POLLOUT ? POLLWRNORM : 0));
+                     events | (events & POLLIN ? POLLRDNORM : 0) | (events & POLLOUT ? POLLWRNORM : 0));
   return G_SOURCE_REMOVE;
 }
 

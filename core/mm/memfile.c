@@ -205,12 +205,13 @@ static void retire(TesMemFile *mf, const TesRun *runs, guint n) {
 }
 
 /* Takes one reference of a page away; TRUE: it was the last. `past`: beyond the epoch, where nobody can gain a reference
- * to a page of a single owner, so that the last one needs no locked instruction. */
+ * to a private page of a single owner, so that the last one needs no locked instruction. A page of a file may still be
+ * found by a fault that asked the file before it was truncated. */
 static gboolean drop_one(guint32 *r, gboolean past, guint64 freed[4]) {
   guint32 old = __atomic_load_n(r, __ATOMIC_ACQUIRE);
   if ((old & TES_REF_COUNT) >= TES_REF_STICKY)
     return FALSE;
-  if (past && (old & TES_REF_COUNT) == 1)
+  if (past && (old & TES_REF_COUNT) == 1 && old >> 30 != TES_MEM_FILE)
     __atomic_store_n(r, old - 1, __ATOMIC_RELAXED);
   else
     old = __atomic_fetch_sub(r, 1, __ATOMIC_ACQ_REL);
