@@ -6,6 +6,7 @@
  * gets a reference meanwhile (/proc) only reads, under the lock. Files are dropped outside the lock. */
 #include <core/file/file.h>
 #include <core/task/task.h>
+#include <unistd.h>
 
 #define CHUNK 64u
 
@@ -22,6 +23,22 @@ struct _TesFdTable {
   guint hint; /* no number below it is free */
 };
 
+/* Host memory of all tables together, bounded to a sixteenth of what the host has: sparse tables are cheap, thousands of forked
+ * copies of one are not. Beyond it calls fail with ENFILE, fork with ENOMEM. */
+static gsize all_tables;
+
+static gboolean charge(gsize bytes) {
+  static gsize limit;
+  if (g_once_init_enter(&limit))
+    g_once_init_leave(&limit, (gsize)sysconf(_SC_PHYS_PAGES) * TES_PAGE_SIZE / 16);
+  if (__atomic_add_fetch(&all_tables, bytes, __ATOMIC_RELAXED) <= limit)
+    return TRUE;
+  __atomic_sub_fetch(&all_tables, bytes, __ATOMIC_RELAXED);
+  return FALSE;
+}
+
+static void uncharge(gsize bytes) { __atomic_sub_fetch(&all_tables, bytes, __ATOMIC_RELAXED); }
+
 static const TesLockClass fdtable_class = {"descriptor table", TES_RANK_FDTABLE, FALSE,
                                            "descriptors of a process"};
 
@@ -30,6 +47,7 @@ TesFdTable *tes_fdtable_new(void) {
   t->refs = 1;
   t->n_chunks = 1;
   t->chunk = g_new0(FdChunk *, 1);
+  __atomic_add_fetch(&all_tables, sizeof *t->chunk, __ATOMIC_RELAXED);
   tes_mutex_init(&t->lock, &fdtable_class);
   return t;
 }
@@ -63,7 +81,9 @@ void tes_fdtable_unref(TesFdTable *t, TesCtx *ctx) {
       if (k->file[__builtin_ctzll(used)])
         drop_file(t, k->file[__builtin_ctzll(used)], ctx);
     g_free(k);
+    uncharge(sizeof *k);
   }
+  uncharge(t->n_chunks * sizeof *t->chunk);
   tes_mutex_clear(&t->lock);
   g_free(t->chunk);
   g_free(t);
@@ -76,28 +96,49 @@ static void unreserve(TesFdTable *t, guint fd) {
   t->hint = MIN(t->hint, fd);
 }
 
-TesFdTable *tes_fdtable_fork(TesFdTable *src) {
-  TesFdTable *t = tes_fdtable_new();
+static guint chunks_in_use(const TesFdTable *t, guint n) {
+  guint used = 0;
+  for (guint c = 0; c < n; c++)
+    used += t->chunk[c] && t->chunk[c]->used;
+  return used;
+}
+
+static void copy_chunk(TesFdTable *t, guint c, const FdChunk *k) {
+  t->chunk[c] = g_memdup2(k, sizeof *k);
+  for (guint64 used = k->used; used; used &= used - 1) {
+    guint i = (guint)__builtin_ctzll(used);
+    if (k->file[i])
+      tes_file_ref(k->file[i]);
+    else
+      unreserve(t, c * CHUNK + i);
+  }
+}
+
+/* With `force` the bound is ignored (exec cannot fail any more). */
+static TesFdTable *copy_table(TesFdTable *src, gboolean force) {
   TES_LOCKED(&src->lock);
   guint n = src->n_chunks;
   while (n > 1 && (!src->chunk[n - 1] || !src->chunk[n - 1]->used))
     n--;
+  gsize bytes = chunks_in_use(src, n) * sizeof(FdChunk) + (n - 1) * sizeof(FdChunk *);
+  if (!charge(bytes)) {
+    if (!force)
+      return NULL;
+    __atomic_add_fetch(&all_tables, bytes, __ATOMIC_RELAXED);
+  }
+  TesFdTable *t = tes_fdtable_new();
   t->chunk = g_renew(FdChunk *, t->chunk, n);
   t->n_chunks = n;
   t->hint = src->hint;
   for (guint c = 0; c < n; c++) {
-    FdChunk *k = src->chunk[c];
-    t->chunk[c] = k && k->used ? g_memdup2(k, sizeof *k) : NULL;
-    for (guint64 used = t->chunk[c] ? k->used : 0; used; used &= used - 1) {
-      guint i = (guint)__builtin_ctzll(used);
-      if (k->file[i])
-        tes_file_ref(k->file[i]);
-      else
-        unreserve(t, c * CHUNK + i);
-    }
+    t->chunk[c] = NULL;
+    if (src->chunk[c] && src->chunk[c]->used)
+      copy_chunk(t, c, src->chunk[c]);
   }
   return t;
 }
+
+TesFdTable *tes_fdtable_fork(TesFdTable *src) { return copy_table(src, FALSE); }
 
 /* ---- With the lock held (or by the only owner) ---- */
 
@@ -108,27 +149,33 @@ static inline TesFile *slot_get(TesFdTable *t, guint fd) {
   return k ? k->file[fd % CHUNK] : NULL;
 }
 
-static void grow(TesFdTable *t, guint fd) {
+/* Makes sure that the slot exists: FALSE when tables have used all the memory they may. */
+static gboolean need_slot(TesFdTable *t, guint fd) {
   guint need = fd / CHUNK + 1;
-  if (need <= t->n_chunks)
-    return;
-  need = MIN(MAX(need, t->n_chunks * 2), TES_NR_OPEN / CHUNK);
-  t->chunk = g_renew(FdChunk *, t->chunk, need);
-  memset(t->chunk + t->n_chunks, 0, (need - t->n_chunks) * sizeof *t->chunk);
-  __atomic_store_n(&t->n_chunks, need, __ATOMIC_RELAXED);
+  if (need > t->n_chunks) {
+    need = MIN(MAX(need, t->n_chunks * 2), TES_NR_OPEN / CHUNK);
+    if (!charge((need - t->n_chunks) * sizeof *t->chunk))
+      return FALSE;
+    t->chunk = g_renew(FdChunk *, t->chunk, need);
+    memset(t->chunk + t->n_chunks, 0, (need - t->n_chunks) * sizeof *t->chunk);
+    __atomic_store_n(&t->n_chunks, need, __ATOMIC_RELAXED);
+  }
+  if (t->chunk[fd / CHUNK])
+    return TRUE;
+  if (!charge(sizeof(FdChunk)))
+    return FALSE;
+  t->chunk[fd / CHUNK] = g_new0(FdChunk, 1);
+  return TRUE;
 }
 
-/* Takes over the reference; returns the file that was there. */
+/* Takes over the reference; returns the file that was there. The slot exists. */
 static TesFile *slot_set(TesFdTable *t, guint fd, TesFile *f, gboolean cloexec) {
-  grow(t, fd);
-  FdChunk **k = &t->chunk[fd / CHUNK];
-  if (!*k)
-    *k = g_new0(FdChunk, 1);
+  FdChunk *k = t->chunk[fd / CHUNK];
   guint64 bit = 1ULL << (fd % CHUNK);
-  TesFile *old = (*k)->file[fd % CHUNK];
-  (*k)->file[fd % CHUNK] = f;
-  (*k)->used |= bit;
-  (*k)->cloexec = cloexec ? (*k)->cloexec | bit : (*k)->cloexec & ~bit;
+  TesFile *old = k->file[fd % CHUNK];
+  k->file[fd % CHUNK] = f;
+  k->used |= bit;
+  k->cloexec = cloexec ? k->cloexec | bit : k->cloexec & ~bit;
   return old;
 }
 
@@ -195,6 +242,8 @@ static int take_lowest(TesTask *task, TesFile *f, int min, gboolean cloexec) {
   guint fd = lowest_free(t, (guint)MAX(min, 0));
   if (fd >= limit)
     return -EMFILE;
+  if ((f && tes_file_too_many()) || !need_slot(t, fd))
+    return -ENFILE;
   slot_set(t, fd, f ? tes_file_ref(f) : NULL, cloexec);
   if ((guint)MAX(min, 0) <= t->hint)
     t->hint = fd + 1;
@@ -225,10 +274,11 @@ int tes_fdtable_install_at(TesFdTable *t, TesFile *f, int fd, gboolean cloexec) 
   if (fd < 0 || fd >= TES_NR_OPEN)
     return -EBADF;
   tes_mutex_lock(&t->lock);
-  TesFile *old = slot_set(t, (guint)fd, tes_file_ref(f), cloexec);
+  gboolean ok = need_slot(t, (guint)fd);
+  TesFile *old = ok ? slot_set(t, (guint)fd, tes_file_ref(f), cloexec) : NULL;
   tes_mutex_unlock(&t->lock);
   tes_file_unref(old);
-  return fd;
+  return ok ? fd : -ENFILE;
 }
 
 int tes_fd_replace(TesTask *task, TesFile *f, int fd, gboolean cloexec) {
@@ -236,12 +286,12 @@ int tes_fd_replace(TesTask *task, TesFile *f, int fd, gboolean cloexec) {
   if (fd < 0 || (guint)fd >= limit_nofile(task))
     return -EBADF;
   tes_mutex_lock(&t->lock);
-  gboolean busy = is_reserved(t, (guint)fd);
-  TesFile *old = busy ? NULL : slot_set(t, (guint)fd, tes_file_ref(f), cloexec);
+  int r = is_reserved(t, (guint)fd) ? -EBUSY : need_slot(t, (guint)fd) ? fd : -ENFILE;
+  TesFile *old = r < 0 ? NULL : slot_set(t, (guint)fd, tes_file_ref(f), cloexec);
   tes_mutex_unlock(&t->lock);
   if (old)
     drop_file(t, old, tes_task_ctx(task));
-  return busy ? -EBUSY : fd;
+  return r;
 }
 
 int tes_fd_close(TesTask *task, int fd) {
@@ -321,7 +371,7 @@ int tes_fd_set_cloexec(TesTask *task, int fd, gboolean on) {
 
 TesFdTable *tes_fdtable_exec(TesFdTable *t, TesCtx *ctx) {
   if (tes_fdtable_is_shared(t)) {
-    TesFdTable *own = tes_fdtable_fork(t);
+    TesFdTable *own = copy_table(t, TRUE);
     tes_fdtable_unref(t, ctx);
     t = own;
   }
@@ -334,6 +384,8 @@ int tes_task_unshare_fdtable(TesTask *task) {
   if (!tes_fdtable_is_shared(t))
     return 0;
   TesFdTable *own = tes_fdtable_fork(t);
+  if (!own)
+    return -ENOMEM;
   tes_mutex_lock(&task->lock);
   task->fdtable = own;
   tes_mutex_unlock(&task->lock);

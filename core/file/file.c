@@ -7,6 +7,7 @@
 #include <semaphore.h>
 #include <sys/mount.h>
 #include <time.h>
+#include <unistd.h>
 
 static const TesLockClass pos_class = {"file position", TES_RANK_FILE_POS, FALSE,
                                        "position of a file description"};
@@ -24,8 +25,19 @@ static TesMutex *watch_lock(void) {
   return &lock;
 }
 
+/* All descriptions, bounded as Linux does by a share of memory (proc(5), /proc/sys/fs/file-max). */
+static gsize n_files;
+
+gboolean tes_file_too_many(void) {
+  static gsize max;
+  if (g_once_init_enter(&max))
+    g_once_init_leave(&max, MAX((gsize)sysconf(_SC_PHYS_PAGES) * TES_PAGE_SIZE / 10240, 8192));
+  return __atomic_load_n(&n_files, __ATOMIC_RELAXED) > max;
+}
+
 void tes_file_init(TesFile *f, TesKernel *kernel, const TesFileOps *ops, guint flags) {
   memset(f, 0, sizeof *f);
+  __atomic_add_fetch(&n_files, 1, __ATOMIC_RELAXED);
   f->ops = ops;
   f->kernel = kernel;
   f->refs = 1;
@@ -68,6 +80,7 @@ static void destroy(TesFile *f) {
   if (g_atomic_pointer_get(&f->watches))
     run_watches(f);
   tes_lock_release(f);
+  __atomic_sub_fetch(&n_files, 1, __ATOMIC_RELAXED);
   TesPath *path = f->path;
   TesInode *inode = f->inode;
   if (inode && f->writer)

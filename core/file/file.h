@@ -9,6 +9,9 @@
 
 /* ---- file.c ---- */
 
+/* More file descriptions than file-max: new ones get no descriptor (ENFILE). */
+gboolean tes_file_too_many(void);
+
 /* Waits on a file for a task, or for a context without one. Use: begin (enlists), then check, then block; end. */
 typedef struct {
   TesWaiter w;

@@ -124,7 +124,10 @@ static gssize move(HostFile *h, TesIov *iov, gboolean writing, gsize max, goffse
   if (n < 0)
     return n;
   gssize r = host_call(h, v, n, writing, pos);
-  tes_iov_unpin(pin);
+  if (writing)
+    tes_iov_unpin(pin);
+  else
+    tes_iov_unpin_written(iov, v, (gsize)MAX(r, 0), pin);
   if (r > 0)
     tes_iov_advance(iov, (gsize)r);
   return r;

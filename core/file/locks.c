@@ -8,7 +8,8 @@
 #include <limits.h>
 #include <sys/file.h>
 
-#define RECORDS_MAX 65536 /* of one inode */
+#define RECORDS_MAX 65536       /* of one inode */
+#define ALL_RECORDS_MAX 1000000 /* of all */
 
 typedef struct {
   gpointer owner; /* TesFdTable, or TesFile for OFD locks and flock */
@@ -33,7 +34,8 @@ typedef struct _Waiting {
 
 static const TesLockClass locks_class = {"file locks", TES_RANK_FILE, FALSE,
                                          "advisory locks of all inodes and who waits for them"};
-static Waiting *waiting; /* guarded by the lock below */
+static Waiting *waiting; /* guarded by the lock below, as is the count */
+static guint all_records;
 
 static TesMutex *locks_mutex(void) {
   static TesMutex lock;
@@ -89,6 +91,7 @@ static void insert_record(GArray *a, const Record *r) {
 
 /* Gives [start, end] of the owner the type of `want` (F_UNLCK: none): cuts its older records and joins equal neighbours. */
 static void apply_record(GArray *a, const Record *want) {
+  guint before = a->len;
   Record merged = *want;
   for (guint i = 0; i < a->len;) {
     Record r = *RECORD(a, i);
@@ -118,6 +121,7 @@ static void apply_record(GArray *a, const Record *want) {
   }
   if (want->type != F_UNLCK)
     insert_record(a, &merged);
+  all_records += a->len - before;
 }
 
 static gboolean would_deadlock(gpointer me, gpointer blocker) {
@@ -150,7 +154,7 @@ static int try_lock(LockSet *s, const Record *want, gboolean flock_, gpointer *b
     *blocker = c->owner;
     return -EAGAIN;
   }
-  if (want->type != F_UNLCK && a->len >= RECORDS_MAX)
+  if (want->type != F_UNLCK && (a->len >= RECORDS_MAX || all_records >= ALL_RECORDS_MAX))
     return -ENOLCK;
   apply_record(a, want);
   return 0;

@@ -63,6 +63,7 @@ static int freeze(TesMM *mm, TesVma *v, TesLeaf *l, guint i, guint end) {
   c.n = 0;
   tes_change_finish(mm, &c);
   tes_epoch_barrier();
+  g_atomic_int_inc(&mm->moves); /* before the copy */
   return r;
 }
 

@@ -8,10 +8,11 @@
 void tes_mm_note_limits(TesMM *mm, TesTask *t) {
   if (!t)
     return;
-  mm->stack_limit = tes_task_rlimit(t, RLIMIT_STACK);
-  mm->as_limit = tes_task_rlimit(t, RLIMIT_AS);
-  mm->data_limit = tes_task_rlimit(t, RLIMIT_DATA);
-  mm->lock_limit = tes_task_capable(t, CAP_IPC_LOCK) ? RLIM_INFINITY : tes_task_rlimit(t, RLIMIT_MEMLOCK);
+  guint64 lock = tes_task_capable(t, CAP_IPC_LOCK) ? RLIM_INFINITY : tes_task_rlimit(t, RLIMIT_MEMLOCK);
+  __atomic_store_n(&mm->stack_limit, tes_task_rlimit(t, RLIMIT_STACK), __ATOMIC_RELAXED);
+  __atomic_store_n(&mm->as_limit, tes_task_rlimit(t, RLIMIT_AS), __ATOMIC_RELAXED);
+  __atomic_store_n(&mm->data_limit, tes_task_rlimit(t, RLIMIT_DATA), __ATOMIC_RELAXED);
+  __atomic_store_n(&mm->lock_limit, lock, __ATOMIC_RELAXED);
 }
 
 /* ---- Stacks ---- */
@@ -19,9 +20,9 @@ void tes_mm_note_limits(TesMM *mm, TesTask *t) {
 static gboolean stack_fits(const TesMM *mm, const TesVma *v, gulong start) {
   const TesVma *prev = tes_vma_prev(v);
   gulong grown = tes_vma_start(v) - start;
-  if (start < mm->min_addr || start >= tes_vma_start(v) || v->end - start > mm->stack_limit)
+  if (start < mm->min_addr || start >= tes_vma_start(v) || v->end - start > tes_mm_limit(&mm->stack_limit))
     return FALSE;
-  if (mm->as_limit != RLIM_INFINITY && (mm->pages << TES_PAGE_SHIFT) + grown > mm->as_limit)
+  if (tes_mm_limit(&mm->as_limit) != RLIM_INFINITY && (mm->pages << TES_PAGE_SHIFT) + grown > tes_mm_limit(&mm->as_limit))
     return FALSE;
   if (!prev)
     return TRUE;

@@ -112,10 +112,10 @@ static int copy_pages(TesMM *src, TesMM *child) {
 static void copy_head(TesMM *src, TesMM *child) {
   child->layout = src->layout;
   child->brk = src->brk;
-  child->stack_limit = src->stack_limit;
-  child->as_limit = src->as_limit;
-  child->data_limit = src->data_limit;
-  child->lock_limit = src->lock_limit;
+  child->stack_limit = tes_mm_limit(&src->stack_limit);
+  child->as_limit = tes_mm_limit(&src->as_limit);
+  child->data_limit = tes_mm_limit(&src->data_limit);
+  child->lock_limit = tes_mm_limit(&src->lock_limit);
   child->scattered = src->scattered;
   src->breaks = 0;
   child->exe = src->exe ? tes_file_ref(src->exe) : NULL;
@@ -134,6 +134,7 @@ static int fork_once(TesMM *src, TesMM **out) {
   tes_mutex_lock(&child->pages_lock);
   /* Truncation that visited the child when it was empty missed what would be copied now. */
   int r = child->invalidations ? -EAGAIN : copy_pages(src, child);
+  g_atomic_int_inc(&src->moves); /* before anything that is shared now can be copied */
   tes_mutex_unlock(&child->pages_lock);
   tes_mutex_unlock(&src->pages_lock);
   /* Copies that began when the pages were writable end before any of them can be copied on write: none is lost. */

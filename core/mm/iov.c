@@ -103,6 +103,7 @@ struct _TesIovPin {
   TesMemFile *mf;
   GArray *runs;       /* TesRun: page references in the memory file */
   GPtrArray *sources; /* references that keep windows */
+  guint moves;        /* mm->moves before the first page was looked up */
 };
 
 static void pin_run(TesIovPin *p, goffset off) {
@@ -173,6 +174,7 @@ int tes_iov_pin(TesIov *v, gsize max_bytes, gboolean guest_write, struct iovec *
   if (c.mm) {
     p = g_new0(TesIovPin, 1);
     p->mf = c.mm->mf;
+    p->moves = (guint)g_atomic_int_get(&c.mm->moves);
     p->runs = g_array_new(FALSE, FALSE, sizeof(TesRun));
     p->sources = g_ptr_array_new();
   }
@@ -218,4 +220,19 @@ void tes_iov_unpin(TesIovPin *p) {
   g_array_free(p->runs, TRUE);
   g_ptr_array_free(p->sources, TRUE);
   g_free(p);
+}
+
+/* The pages were writable and the caller's own when they were pinned. A fork shares them; the next write of the guest copies
+ * one while the host still fills it, and what comes after the copy is seen by the child only. */
+void tes_iov_unpin_written(const TesIov *v, const struct iovec *in, gsize n, TesIovPin *p) {
+  __atomic_thread_fence(__ATOMIC_SEQ_CST);
+  if (G_UNLIKELY(p && n && (guint)g_atomic_int_get(&v->mm->moves) != p->moves)) {
+    TesIov again = *v;
+    for (gsize done = 0, part; done < n; done += part, in++) {
+      part = MIN(in->iov_len, n - done);
+      if (tes_iov_write_to(&again, in->iov_base, part) < (gssize)part)
+        break;
+    }
+  }
+  tes_iov_unpin(p);
 }

@@ -67,15 +67,15 @@ int tes_mm_mlock(TesMM *mm, TesTask *t, gulong addr, gulong len, gboolean on_fau
   gulong end;
   int r = round_range(&addr, len, &end);
   tes_mm_note_limits(mm, t);
-  if (mm->lock_limit == 0)
+  if (tes_mm_limit(&mm->lock_limit) == 0)
     return -EPERM;
   if (r < 0)
-    return mm->lock_limit == RLIM_INFINITY ? r : -ENOMEM;
+    return tes_mm_limit(&mm->lock_limit) == RLIM_INFINITY ? r : -ENOMEM;
   if (end == addr)
     return 0;
   tes_mm_lock(mm);
   gulong total = mm->locked_pages + tes_pages_of(addr, end) - pages_locked_in(mm, addr, end);
-  if (mm->lock_limit != RLIM_INFINITY && total > mm->lock_limit >> TES_PAGE_SHIFT)
+  if (tes_mm_limit(&mm->lock_limit) != RLIM_INFINITY && total > tes_mm_limit(&mm->lock_limit) >> TES_PAGE_SHIFT)
     r = -ENOMEM;
   if (r == 0)
     r = lock_range(mm, addr, end, TES_VMA_LOCKED | (on_fault ? TES_VMA_LOCKONFAULT : 0));
@@ -107,13 +107,13 @@ int tes_mm_mlockall(TesMM *mm, TesTask *t, guint flags) {
   if (!flags || flags == MCL_ONFAULT || (flags & ~(guint)(MCL_CURRENT | MCL_FUTURE | MCL_ONFAULT)))
     return -EINVAL;
   tes_mm_note_limits(mm, t);
-  if (mm->lock_limit == 0)
+  if (tes_mm_limit(&mm->lock_limit) == 0)
     return -EPERM;
   int r = 0;
   guint want = TES_VMA_LOCKED | (flags & MCL_ONFAULT ? TES_VMA_LOCKONFAULT : 0);
   tes_mm_lock(mm);
-  if ((flags & MCL_CURRENT) && mm->lock_limit != RLIM_INFINITY &&
-      mm->pages > mm->lock_limit >> TES_PAGE_SHIFT) {
+  if ((flags & MCL_CURRENT) && tes_mm_limit(&mm->lock_limit) != RLIM_INFINITY &&
+      mm->pages > tes_mm_limit(&mm->lock_limit) >> TES_PAGE_SHIFT) {
     r = -ENOMEM;
   } else {
     mm->def_flags = flags & MCL_FUTURE ? want : 0;

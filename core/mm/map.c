@@ -6,9 +6,9 @@
 /* ---- Limits and placement ---- */
 
 int tes_limit_check(TesMM *mm, gsize len, gboolean is_data) {
-  if (mm->as_limit != RLIM_INFINITY && (mm->pages << TES_PAGE_SHIFT) + len > mm->as_limit)
+  if (tes_mm_limit(&mm->as_limit) != RLIM_INFINITY && (mm->pages << TES_PAGE_SHIFT) + len > tes_mm_limit(&mm->as_limit))
     return -ENOMEM;
-  if (is_data && mm->data_limit != RLIM_INFINITY && (mm->data_pages << TES_PAGE_SHIFT) + len > mm->data_limit)
+  if (is_data && tes_mm_limit(&mm->data_limit) != RLIM_INFINITY && (mm->data_pages << TES_PAGE_SHIFT) + len > tes_mm_limit(&mm->data_limit))
     return -ENOMEM;
   return 0;
 }
@@ -184,8 +184,8 @@ static int check_limits(TesMM *mm, const Plan *p, gulong at) {
   if (r == 0 && tes_is_data(p->prot, p->vflags) && !(p->vflags & TES_VMA_NORESERVE) && !p->source &&
       p->len > mm->mf->limit)
     r = -ENOMEM;
-  if (r == 0 && (p->vflags & TES_VMA_LOCKED) && mm->lock_limit != RLIM_INFINITY &&
-      (mm->locked_pages << TES_PAGE_SHIFT) + p->len > mm->lock_limit)
+  if (r == 0 && (p->vflags & TES_VMA_LOCKED) && tes_mm_limit(&mm->lock_limit) != RLIM_INFINITY &&
+      (mm->locked_pages << TES_PAGE_SHIFT) + p->len > tes_mm_limit(&mm->lock_limit))
     r = -EAGAIN;
   /* One for the new vma, one for a split of what it replaces. */
   if (r == 0 && mm->n_vmas + 2 > TES_VMA_MAX)
@@ -288,7 +288,7 @@ static gboolean brk_move(TesMM *mm, gulong addr) {
   if (addr < mm->layout.brk_start || addr >= mm->max_addr || !mm->layout.brk_start)
     return FALSE;
   gulong data = addr - mm->layout.brk_start + (mm->layout.data_end - mm->layout.data_start);
-  if (addr > mm->brk && mm->data_limit != RLIM_INFINITY && data > mm->data_limit)
+  if (addr > mm->brk && tes_mm_limit(&mm->data_limit) != RLIM_INFINITY && data > tes_mm_limit(&mm->data_limit))
     return FALSE;
   if (to == from)
     return TRUE;

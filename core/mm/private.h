@@ -106,6 +106,7 @@ struct _TesMM {
       lock_limit;   /* soft limits as last seen: their lock comes before map_lock */
   TesVma *dead;     /* removed, to be freed after the lock */
   gboolean dropped; /* the last user has gone */
+  gint moves;       /* atomic: times that own pages became shared or moved; see tes_iov_unpin_written() */
   /* a fault that looked like a violation was tried once more: whose, and the changes seen then */
   const TesTask *retry_task;
   gulong retry_addr;
@@ -236,6 +237,7 @@ enum {
 int tes_mm_resolve(TesMM *, gulong addr, guint need);
 /* The same with the lock, for copying. */
 int tes_mm_resolve_unlocked(TesMM *, gulong addr, guint need);
+static inline guint64 tes_mm_limit(const guint64 *limit) { return __atomic_load_n(limit, __ATOMIC_RELAXED); }
 void tes_mm_note_limits(TesMM *, TesTask *); /* task may be NULL: none; no lock held */
 /* cow.c; map_lock and pages_lock held */
 int tes_cow_break(TesMM *, TesVma *, gulong addr);

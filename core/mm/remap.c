@@ -40,8 +40,8 @@ static int check_vma(TesMM *mm, const TesVma *v, const Remap *m) {
   gulong more = m->flags & MREMAP_DONTUNMAP ? m->new_len : m->new_len - m->old_len;
   if (v->source && v->off + (goffset)(m->old - tes_vma_start(v)) > G_MAXINT64 - (goffset)m->new_len)
     return -EINVAL;
-  if ((v->flags & TES_VMA_LOCKED) && mm->lock_limit != RLIM_INFINITY &&
-      (mm->locked_pages << TES_PAGE_SHIFT) + more > mm->lock_limit)
+  if ((v->flags & TES_VMA_LOCKED) && tes_mm_limit(&mm->lock_limit) != RLIM_INFINITY &&
+      (mm->locked_pages << TES_PAGE_SHIFT) + more > tes_mm_limit(&mm->lock_limit))
     return -EAGAIN;
   return tes_limit_check(mm, more, tes_is_data(v->prot, v->flags));
 }

@@ -9,6 +9,24 @@
 
 #define ON_STACK 32
 
+/* Host memory for large sets of all calls together: a thousand tasks that each wait for half a million descriptors must not
+ * use up the host. Beyond it, ENOMEM. */
+#define LARGE_MAX (1UL << 30)
+static gsize large; /* atomic */
+
+static gpointer large_alloc(gsize bytes) {
+  gpointer p = __atomic_add_fetch(&large, bytes, __ATOMIC_RELAXED) <= LARGE_MAX ? g_try_malloc(bytes) : NULL;
+  if (!p)
+    __atomic_sub_fetch(&large, bytes, __ATOMIC_RELAXED);
+  return p;
+}
+
+static void large_free(gpointer p, gsize bytes) {
+  if (p)
+    __atomic_sub_fetch(&large, bytes, __ATOMIC_RELAXED);
+  g_free(p);
+}
+
 /* Event groups of select(2). */
 #define SELECT_IN (POLLRDNORM | POLLRDBAND | POLLIN | POLLHUP | POLLERR)
 #define SELECT_OUT (POLLWRBAND | POLLWRNORM | POLLOUT | POLLERR)
@@ -92,8 +110,8 @@ static int do_poll(TesTask *t, gulong ufds, guint n, TesTime deadline) {
   if (n > MIN(tes_task_rlimit(t, RLIMIT_NOFILE), TES_NR_OPEN))
     return -EINVAL;
   if (n > ON_STACK) {
-    p = g_try_new(struct pollfd, n);
-    s = g_try_new(Slot, n);
+    p = large_alloc(n * sizeof *p);
+    s = large_alloc(n * sizeof *s);
   }
   int r = !p || !s ? -ENOMEM : tes_copy_in(t, p, ufds, n * sizeof *p);
   if (r == 0)
@@ -106,8 +124,8 @@ static int do_poll(TesTask *t, gulong ufds, guint n, TesTime deadline) {
         break;
       }
   if (n > ON_STACK) {
-    g_free(p);
-    g_free(s);
+    large_free(p, n * sizeof *p);
+    large_free(s, n * sizeof *s);
   }
   return r;
 }
@@ -246,7 +264,7 @@ static gsize count_wanted(const Sets *s) {
 static int select_sets(TesTask *t, Sets *s, gsize nfds, TesTime deadline) {
   Slot few[ON_STACK], *slot = few;
   gsize want = count_wanted(s);
-  if (want > ON_STACK && !(slot = g_try_new(Slot, want)))
+  if (want > ON_STACK && !(slot = large_alloc(want * sizeof *slot)))
     return -ENOMEM;
   int n = make_slots(t, s, nfds, slot), r = n;
   if (n >= 0) {
@@ -256,7 +274,7 @@ static int select_sets(TesTask *t, Sets *s, gsize nfds, TesTime deadline) {
     release_slots(slot, (gsize)n);
   }
   if (slot != few)
-    g_free(slot);
+    large_free(slot, want * sizeof *slot);
   return r;
 }
 
@@ -266,7 +284,7 @@ static int do_select(TesTask *t, int nfds, const gulong addr[3], TesTime deadlin
     return -EINVAL;
   gsize n = MIN((gsize)nfds, tes_fdtable_size(tes_task_fdtable(t)));
   Sets s = {.addr = {addr[0], addr[1], addr[2]}, .words = (n + 63) / 64};
-  if (s.words > 16 && !(store = g_try_new(guint64, 6 * s.words)))
+  if (s.words > 16 && !(store = large_alloc(6 * s.words * 8)))
     return -ENOMEM;
   memset(store, 0, 6 * s.words * 8);
   int r = fetch_sets(t, &s, store);
@@ -276,7 +294,7 @@ static int do_select(TesTask *t, int nfds, const gulong addr[3], TesTime deadlin
     if (s.out[k] && tes_copy_out(t, s.addr[k], s.out[k], s.words * 8) < 0)
       r = -EFAULT;
   if (store != few)
-    g_free(store);
+    large_free(store, 6 * s.words * 8);
   return r;
 }
 

@@ -335,7 +335,7 @@ static glong sys_unshare(TesTask *t, const gulong a[6]) {
   if (flags & ~(guint64)UNSHARE_FLAGS)
     return -EINVAL;
   /* What only exists per process can be "unshared" when there is nothing to share. */
-  if (flags & (CLONE_THREAD | CLONE_SIGHAND | CLONE_VM) && (t->tg->n_live > 1 || t->vm_shared))
+  if (flags & (CLONE_THREAD | CLONE_SIGHAND | CLONE_VM) && (tes_tg_n_live(t->tg) > 1 || t->vm_shared))
     return -EINVAL;
   if (flags & (CLONE_NEWUSER | CLONE_NEWTIME))
     return -EINVAL;

@@ -404,7 +404,7 @@ static glong sys_membarrier(TesTask *t, const gulong a[6]) {
   case MEMBARRIER_CMD_PRIVATE_EXPEDITED:
     if (!t->tg->membarrier)
       return -EPERM;
-    return t->tg->n_live > 1 || t->vm_shared ? host_barrier() : 0;
+    return tes_tg_n_live(t->tg) > 1 || t->vm_shared ? host_barrier() : 0;
   case MEMBARRIER_CMD_GLOBAL: return host_barrier();
   default: return -EINVAL;
   }

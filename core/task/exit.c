@@ -157,10 +157,10 @@ int tes_task_make_alone(TesTask *t) {
 void tes_task_usage(TesTask *t, TesUsage *u) {
   *u = (TesUsage){.utime = __atomic_load_n(&t->utime, __ATOMIC_RELAXED),
                   .stime = __atomic_load_n(&t->stime, __ATOMIC_RELAXED),
-                  .minflt = t->minflt,
-                  .majflt = t->majflt,
-                  .nvcsw = t->nvcsw,
-                  .nivcsw = t->nivcsw};
+                  .minflt = tes_counted(&t->minflt),
+                  .majflt = tes_counted(&t->majflt),
+                  .nvcsw = tes_counted(&t->nvcsw),
+                  .nivcsw = tes_counted(&t->nivcsw)};
 }
 
 static void add_usage(TesUsage *to, const TesUsage *u) {
@@ -238,7 +238,7 @@ void tes_task_vfork_done(TesTask *child) {
 void tes_task_leave_memory(TesTask *t) {
   if (t->mm) {
     tes_futex_exit_robust(t);
-    if (t->clear_child_tid && (t->tg->n_live > 1 || t->vm_shared)) {
+    if (t->clear_child_tid && (tes_tg_n_live(t->tg) > 1 || t->vm_shared)) {
       guint32 zero = 0;
       if (tes_copy_out(t, t->clear_child_tid, &zero, sizeof zero) == 0)
         tes_futex_wake_addr(t, t->clear_child_tid, 1);
@@ -259,7 +259,7 @@ void tes_task_switch_memory(TesTask *t, TesMM *mm, TesExec *exec) {
   tes_mutex_unlock(&t->lock);
   if (!old)
     return;
-  if (!mm && t->tg->n_live == 1) { /* not at exec: measuring costs more than a small program's start */
+  if (!mm && tes_tg_n_live(t->tg) == 1) { /* not at exec: measuring costs more than a small program's start */
     TesMMStat st;
     tes_mm_stat(old, &st);
     t->tg->maxrss = MAX(t->tg->maxrss, MAX(st.rss_peak, st.rss));
@@ -454,7 +454,7 @@ static gboolean leave_group(TesTask *t, TesAfter *after) {
   tes_sigpending_clear(&t->pending);
   tes_mutex_unlock(&tg->sighand->lock);
   pass_children(tg, t, after);
-  if (--tg->n_live == 0)
+  if (g_atomic_int_dec_and_test(&tg->n_live))
     return TRUE;
   complete_stop(tg);
   if (tg->exec_task && tg->n_live == 1)

@@ -227,8 +227,8 @@ void tes_task_stat(TesTask *t, TesTaskStat *out) {
       .cstime = children.stime,
       .minflt = u.minflt,
       .majflt = u.majflt,
-      .voluntary_switches = t->nvcsw,
-      .involuntary_switches = t->nivcsw,
+      .voluntary_switches = tes_counted(&t->nvcsw),
+      .involuntary_switches = tes_counted(&t->nivcsw),
       .exit_code = tg->zombie ? tg->exit_status : t->is_dead ? t->exit_code : 0,
       .umask = umask,
   };

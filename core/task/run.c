@@ -186,7 +186,7 @@ static void serve_fault(TesTask *t) {
   if (t->trap.signo == SIGSEGV) {
     int r = tes_mm_fault(t->mm, t, t->trap.addr, t->trap.access, code == SEGV_ACCERR, t->trap.sp, &code);
     if (r == 0 && makes_progress(t)) {
-      t->minflt++;
+      tes_count(&t->minflt);
       return;
     }
     if (r < 0) {
@@ -212,7 +212,7 @@ static void serve_trap(TesTask *t) {
     force_signal(t, t->trap.signo, t->trap.code, t->trap.addr);
     break;
   case TES_TRAP_KICK:
-    t->nivcsw++;
+    tes_count(&t->nivcsw);
     break;
   case TES_TRAP_DEAD:
     tes_task_group_exit(t, SIGKILL);

@@ -186,7 +186,7 @@ static void resume_group(TesThreadGroup *tg, gboolean report) {
   tg->stop_sig = 0;
   tg->stopped = tg->stop_reported = FALSE;
   for (GList *l = tg->threads.head; l; l = l->next) {
-    ((TesTask *)l->data)->stopped = FALSE;
+    g_atomic_int_set(&((TesTask *)l->data)->stopped, FALSE);
     tes_task_wake(l->data);
   }
   tg->cont_pending = report && was_stopped;

@@ -103,7 +103,7 @@ void tes_signal_stop_wait(TesTask *t) {
   gboolean complete = FALSE;
   int sig = tg->stop_sig;
   if (sig) {
-    t->stopped = TRUE;
+    g_atomic_int_set(&t->stopped, TRUE);
     complete = !tg->stopped && stop_is_complete(tg);
     if (complete)
       tg->stopped = TRUE;
@@ -113,10 +113,10 @@ void tes_signal_stop_wait(TesTask *t) {
   if (complete)
     tes_signal_notify_parent(tg, CLD_STOPPED, sig);
   tes_mutex_unlock(&t->kernel->task_set);
-  while (g_atomic_int_get((gint *)&t->stopped) && tes_task_block_killable(t, TES_TIME_INFINITE) == 0)
+  while (g_atomic_int_get(&t->stopped) && tes_task_block_killable(t, TES_TIME_INFINITE) == 0)
     ;
   tes_mutex_lock(&tg->sighand->lock);
-  t->stopped = FALSE;
+  g_atomic_int_set(&t->stopped, FALSE);
   tes_signal_recalc(t);
   tes_mutex_unlock(&tg->sighand->lock);
 }

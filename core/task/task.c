@@ -158,7 +158,7 @@ int tes_task_link(TesTask *t, TesThreadGroup *parent, TesPgrp *pgrp, const gint 
   for (guint i = 0; i < t->n_nrs; i++)
     TES_PID_NS(t->nrs[i].ns)->n_tasks++;
   g_queue_push_tail(&t->tg->threads, t);
-  t->tg->n_live++;
+  g_atomic_int_inc(&t->tg->n_live);
   g_hash_table_insert(k->tasks, GINT_TO_POINTER(t->tid), tes_task_ref(t));
   t->counted_uid = t->cred->uid;
   tes_uid_count(k, t->counted_uid, 1);
@@ -188,7 +188,7 @@ void tes_task_link_undo(TesTask *t) {
   TesThreadGroup *tg = t->tg;
   TesKernel *k = t->kernel;
   g_queue_remove(&tg->threads, t);
-  tg->n_live--;
+  g_atomic_int_add(&tg->n_live, -1);
   if (tg->leader == t) {
     if (TES_PID_NS(t->ns_pid)->init == tg)
       TES_PID_NS(t->ns_pid)->init = NULL;

@@ -79,7 +79,7 @@ struct _TesThreadGroup {
   gint tgid;                 /* root namespace */
   TesTask *leader;           /* owned until the group is reaped */
   GQueue threads;            /* live TesTask, in creation order */
-  gint n_live;
+  gint n_live;               /* written with atomics: tes_tg_n_live() reads it without the lock */
   TesThreadGroup *parent;    /* borrowed; NULL: none (created by the control side) */
   GQueue children;           /* TesThreadGroup, owned references */
   TesPgrp *pgrp;
@@ -198,7 +198,7 @@ struct _TesTask {
   gulong personality;
   /* accounting, in ticks (atomic): charged by the CPU clock ticker */
   guint64 utime, stime;
-  guint64 nvcsw, nivcsw, minflt, majflt;
+  guint64 nvcsw, nivcsw, minflt, majflt; /* tes_count(): by the task itself, read by anyone */
   TesTime start_time;
   /* borrowed root and cwd handed out by the context table, dropped before the guest runs again */
   GSList *borrowed_paths;
@@ -298,6 +298,11 @@ int tes_task_make_alone(TesTask *);
 /* Gives the task's number tables; new tid in ns and its parents. 0 or -EAGAIN. task-set lock held. */
 int tes_pid_alloc(TesKernel *, TesNs *ns, TesTask *, const gint *set_tid, guint n_set_tid);
 void tes_pid_free(TesKernel *, TesPidNr *, guint n);
+/* A statistic that one thread writes and any thread reads. */
+static inline void tes_count(guint64 *n) { __atomic_store_n(n, __atomic_load_n(n, __ATOMIC_RELAXED) + 1, __ATOMIC_RELAXED); }
+static inline guint64 tes_counted(const guint64 *n) { return __atomic_load_n(n, __ATOMIC_RELAXED); }
+/* Live threads; without the task-set lock a hint. */
+static inline gint tes_tg_n_live(const TesThreadGroup *tg) { return g_atomic_int_get(&tg->n_live); }
 /* Full registers of the stopped guest thread. */
 static inline TesRegs *tes_task_regs(TesTask *t, gboolean write) { return t->exec->ops->regs(t->exec, write); }
 

@@ -139,7 +139,7 @@ static int sleep_for_token(TesTask *t, TesTime deadline) {
 }
 
 static int block(TesTask *t, TesTime deadline, gboolean killable_only) {
-  t->nvcsw++;
+  tes_count(&t->nvcsw);
   for (;;) {
     if (g_atomic_int_get(&t->work_pending))
       tes_task_run_work(t);

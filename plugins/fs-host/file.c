@@ -41,7 +41,10 @@ static gssize move_once(HostFile *h, TesIov *iov, goffset at, Move how, gsize *a
   gssize r = write ? pwritev2(h->fd, v, n, at, how == MOVE_APPEND ? RWF_APPEND : 0) : preadv(h->fd, v, n, at);
   if (r < 0)
     r = -errno;
-  tes_iov_unpin(pin);
+  if (write)
+    tes_iov_unpin(pin);
+  else
+    tes_iov_unpin_written(iov, v, (gsize)MAX(r, 0), pin);
   if (r > 0)
     tes_iov_advance(iov, (gsize)r);
   return r;

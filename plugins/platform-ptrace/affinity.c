@@ -62,7 +62,7 @@ static gint64 stub_cpu_ns(PtExec *e) {
   pid_t pid = ((PtAspace *)e->base.aspace)->stub.pid;
   char buf[64], path[64];
   gint64 ns = -1;
-  if (((PtAspace *)e->base.aspace)->nexecs > 1) {
+  if (g_atomic_int_get(&((PtAspace *)e->base.aspace)->nexecs) > 1) {
     snprintf(path, sizeof path, "/proc/%d/task/%d/schedstat", pid, e->tid);
     int fd = open(path, O_RDONLY | O_CLOEXEC);
     gssize n = fd < 0 ? -1 : read(fd, buf, sizeof buf - 1);

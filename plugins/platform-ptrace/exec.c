@@ -266,7 +266,7 @@ static void exec_free(TesExec *base) {
   PtExec *e = (PtExec *)base;
   PtAspace *as = (PtAspace *)base->aspace;
   g_mutex_lock(&as->lock);
-  as->nexecs--;
+  g_atomic_int_add(&as->nexecs, -1);
   if (!e->owner)
     g_array_append_val(as->idle, e->tid);
   else {
@@ -321,7 +321,7 @@ TesExec *pt_exec_new(TesPlatform *platform, TesAspace *base, GError **error) {
   g_mutex_lock(&as->lock);
   pid_t tid = find_thread(as);
   if (tid > 0)
-    as->nexecs++;
+    g_atomic_int_inc(&as->nexecs);
   g_mutex_unlock(&as->lock);
   if (tid < 0) {
     g_set_error(error, TES_ERROR, TES_ERROR_PLATFORM, "ptrace platform: cannot make a stub thread: %s",

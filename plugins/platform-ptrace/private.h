@@ -71,7 +71,7 @@ typedef struct {
   guint strict;     /* > 0: a queued mapping was lost; apply at once, so that the caller sees the error */
   GPtrArray *execs; /* PtExec that are bound to threads */
   GArray *idle;     /* pid_t: parked threads, the last is used first */
-  guint nexecs;     /* not yet freed, bound or not */
+  gint nexecs;      /* not yet freed, bound or not; written under the lock, read by anyone */
   gboolean clean;   /* parked, single-threaded, empty: fit to be a spare */
   gint dead;        /* the stub is gone or going: its pid means nothing any more */
   guint nordered;   /* orders of the batch being built */

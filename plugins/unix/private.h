@@ -40,6 +40,7 @@ typedef struct {
 struct _UnixMsg {
   UnixMsg *next;
   gsize len, off;    /* bytes; off: already read (streams) */
+  gsize size;        /* of this allocation */
   gsize charge;      /* what the sender is charged */
   UnixSock *sender;  /* owned: told when its charge goes */
   UnixAddr *from;    /* owned or NULL */

@@ -3,6 +3,10 @@
  * for its messages until they are taken; SO_SNDBUF bounds the charge, and POLLOUT comes back when three quarters are free. */
 #include "private.h"
 
+/* Host memory in messages of all sockets together. */
+#define ALL_MESSAGES_MAX (512UL << 20)
+static gsize all_messages; /* atomic */
+
 gboolean unix_writable(UnixSock *s) {
   return __atomic_load_n(&s->wmem, __ATOMIC_SEQ_CST) * 4 <= (gsize)s->opts.sndbuf;
 }
@@ -18,6 +22,7 @@ void unix_msg_free(UnixMsg *m) {
     unix_files_drop(m->files);
   if (m->from)
     unix_addr_unref(m->from);
+  __atomic_sub_fetch(&all_messages, m->size, __ATOMIC_RELAXED);
   unix_sock_unref(s);
   g_free(m);
 }
@@ -50,10 +55,14 @@ UnixMsg *unix_msgs_steal(UnixSock *s) {
 /* A message of the next n bytes of the vector; takes `files` over when it succeeds. */
 static int msg_new(UnixSock *s, TesIov *iov, gsize n, const struct ucred *cred, GPtrArray *files,
                    UnixMsg **out) {
-  UnixMsg *m = g_try_malloc(sizeof *m + n);
+  gsize size = sizeof(UnixMsg) + n;
+  if (__atomic_load_n(&all_messages, __ATOMIC_RELAXED) + size > ALL_MESSAGES_MAX)
+    return -ENOBUFS;
+  UnixMsg *m = g_try_malloc(size);
   if (!m)
     return -ENOBUFS;
   memset(m, 0, sizeof *m);
+  m->size = size;
   gssize r = n ? tes_iov_read_from(iov, m->data, n) : 0;
   if (r < 0 || (r < (gssize)n && s->type != SOCK_STREAM)) {
     g_free(m);
@@ -68,6 +77,7 @@ static int msg_new(UnixSock *s, TesIov *iov, gsize n, const struct ucred *cred, 
   m->from = s->addr ? unix_addr_ref(s->addr) : NULL;
   tes_mutex_unlock(&s->lock);
   __atomic_add_fetch(&s->wmem, m->charge, __ATOMIC_SEQ_CST);
+  __atomic_add_fetch(&all_messages, size, __ATOMIC_RELAXED);
   *out = m;
   return 0;
 }

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* A static guest program that asks for one ability and says what it got: "ok" or the errno's name. */
+/* A static guest program that asks for one ability and says what it got: "ok" or the errno's name. It asserts nothing:
+ * removal.sh compares. */
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>

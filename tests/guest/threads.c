@@ -7,6 +7,8 @@
 #include <pthread.h>
 #include <sched.h>
 #include <semaphore.h>
+#include <stdatomic.h>
+#include <sys/uio.h>
 
 static __thread int tls_value = 41;
 static __thread char tls_big[5000];
@@ -413,6 +415,61 @@ TEST(fork_from_many_threads) {
     pthread_join(t[i], &r);
     CHECK_EQ((long)r, 0);
   }
+}
+
+/* Reads a file of the host into pages of which other threads write the ends, and fork. */
+typedef struct {
+  char *want, *page;
+  struct iovec v[64];
+  int n, fd;
+  atomic_bool stop;
+} ForkRead;
+
+static void *end_writer(void *arg) {
+  ForkRead *f = arg;
+  while (!f->stop)
+    for (int i = 0; i < f->n; i++)
+      f->page[i * PAGE + PAGE - 1]++;
+  return NULL;
+}
+
+static void *forker_until(void *arg) {
+  ForkRead *f = arg;
+  while (!f->stop) {
+    pid_t pid = fork();
+    if (pid == 0)
+      _exit(0);
+    if (pid < 0 || waitpid(pid, NULL, 0) != pid)
+      return (void *)1;
+  }
+  return NULL;
+}
+
+TEST(read_while_others_fork) {
+  ForkRead f = {.n = 64, .fd = SYS(open("/proc/self/exe", O_RDONLY))};
+  size_t part = PAGE - 64, all = 64 * part;
+  pthread_t writer, other;
+  void *r;
+
+  f.want = malloc(all);
+  f.page = map_anon(64 * PAGE, PROT_READ | PROT_WRITE);
+  REQUIRE(f.want && pread(f.fd, f.want, all, 0) == (ssize_t)all);
+  for (int i = 0; i < f.n; i++)
+    f.v[i] = (struct iovec){f.page + i * PAGE, part};
+  REQUIRE(pthread_create(&writer, NULL, end_writer, &f) == 0);
+  REQUIRE(pthread_create(&other, NULL, forker_until, &f) == 0);
+  bool same = true;
+  for (int64_t end = now_ns() + 1500000000; same && now_ns() < end;) {
+    for (int i = 0; i < f.n; i++)
+      memset(f.v[i].iov_base, 0xaa, part);
+    REQUIRE(preadv(f.fd, f.v, f.n, 0) == (ssize_t)all);
+    for (int i = 0; i < f.n && same; i++)
+      same = CHECK(memcmp(f.v[i].iov_base, f.want + i * part, part) == 0);
+  }
+  f.stop = true;
+  pthread_join(writer, NULL);
+  pthread_join(other, &r);
+  CHECK_EQ((long)r, 0);
 }
 
 static void *fd_worker(void *arg) {

@@ -42,8 +42,8 @@ enum {
 typedef gboolean (*TesDirFill)(gpointer data, const char *name, gsize len, guint64 ino, guint type, goffset next);
 
 /* Operations never wait for readiness: they return -EAGAIN and the core blocks on file->queue and asks again. Each is
- * called without core locks, possibly by several threads at once. NULL: not supported (the core answers EINVAL,
- * ENOTTY, ESPIPE, ENODEV, ... as Linux does). */
+ * called without core locks (but the position lock, when the position is the file's own), possibly by several threads at
+ * once. NULL: not supported (the core answers EINVAL, ENOTTY, ESPIPE, ENODEV, ... as Linux does). */
 struct _TesFileOps {
   gsize size;
   const char *name; /* "pipe", "eventfd", ... */
@@ -76,7 +76,7 @@ struct _TesFileOps {
   int (*freeze)(TesFile *, gboolean on);
   const TesSockOps *sock; /* socket.h; NULL: ENOTSOCK */
   TesTty *(*tty)(TesFile *); /* terminals: the tty behind it, borrowed */
-  /* The last reference went: free what embeds the TesFile (which the core has cleared by tes_file_clear()). */
+  /* The last reference went: free what embeds the TesFile. `path` and `inode` are still there; nobody waits any more. */
   void (*release)(TesFile *);
   /* Appended. fcntl F_GET_SEALS, F_ADD_SEALS (the core has checked O_WRONLY/O_RDWR); NULL: -EINVAL. op is TES_SEALS_*. */
   int (*seals)(TesFile *, TesCtx *, int op, guint seals);

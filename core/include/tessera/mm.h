@@ -56,6 +56,9 @@ void tes_iov_advance(TesIov *, gsize n);
 typedef struct _TesIovPin TesIovPin;
 int tes_iov_pin(TesIov *, gsize max_bytes, gboolean guest_write, struct iovec *out, int max, TesIovPin **pin);
 void tes_iov_unpin(TesIovPin *);
+/* As tes_iov_unpin() after a host call that wrote n bytes to `in`, before the cursor moves: if another thread forked
+ * meanwhile, pages that were copied on write get the bytes too. */
+void tes_iov_unpin_written(const TesIov *, const struct iovec *in, gsize n, TesIovPin *);
 
 /* memcpy that survives SIGBUS (a host file that was truncated): bytes NOT copied. */
 gsize tes_safe_copy(void *dst, const void *src, gsize n);
