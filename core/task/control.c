@@ -202,7 +202,11 @@ int tes_tg_wait(TesThreadGroup *tg) {
   return tg->exit_status;
 }
 
-static gboolean all_exited(gpointer k) { return g_atomic_int_get(&((TesKernel *)k)->n_tasks) == 0; }
+static gboolean all_exited(gpointer p) {
+  TesKernel *k = p;
+  TES_LOCKED(&k->task_set);
+  return g_atomic_int_get(&k->n_tasks) == 0;
+}
 
 void tes_kernel_wait_exited(TesKernel *k) { wait_until(&k->exited_queue, all_exited, k); }
 

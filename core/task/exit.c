@@ -496,7 +496,9 @@ void tes_task_do_exit(TesTask *t) {
   tes_task_unref(t);
 }
 
+/* Under the lock, with which tes_kernel_wait_exited() looks: the kernel is not freed before the queue was told. */
 void tes_task_thread_gone(TesKernel *k) {
+  TES_LOCKED(&k->task_set);
   if (g_atomic_int_dec_and_test(&k->n_tasks))
     tes_queue_notify(&k->exited_queue, POLLIN);
 }
