@@ -21,9 +21,16 @@ static gboolean bad_value(GError **error, const char *flag, const char *value, c
 STRING_FLAG(platform)
 STRING_FLAG(vfs)
 STRING_FLAG(device)
-STRING_FLAG(root)
 STRING_FLAG(cwd)
 STRING_FLAG(hostname)
+
+static gboolean set_root(gpointer o, char **a, GError **e) {
+  (void)e;
+  DoOptions *d = o;
+  g_free(d->root);
+  d->root = g_canonicalize_filename(a[0], NULL);
+  return TRUE;
+}
 
 static gboolean add_plugin_path(gpointer o, char **a, GError **e) {
   (void)e;
@@ -97,8 +104,12 @@ static gboolean add_mount(gpointer o, MountKind kind, const char *source, const 
   g_array_append_val(((DoOptions *)o)->mounts, m);
   return TRUE;
 }
-static gboolean add_ro_bind(gpointer o, char **a, GError **e) { return add_mount(o, MOUNT_RO_BIND, a[0], a[1], e); }
-static gboolean add_bind(gpointer o, char **a, GError **e) { return add_mount(o, MOUNT_BIND, a[0], a[1], e); }
+static gboolean add_host_dir(gpointer o, MountKind kind, char **a, GError **e) {
+  g_autofree char *source = g_canonicalize_filename(a[0], NULL);
+  return add_mount(o, kind, source, a[1], e);
+}
+static gboolean add_ro_bind(gpointer o, char **a, GError **e) { return add_host_dir(o, MOUNT_RO_BIND, a, e); }
+static gboolean add_bind(gpointer o, char **a, GError **e) { return add_host_dir(o, MOUNT_BIND, a, e); }
 static gboolean add_tmpfs(gpointer o, char **a, GError **e) { return add_mount(o, MOUNT_TMPFS, "tmpfs", a[0], e); }
 static gboolean add_proc(gpointer o, char **a, GError **e) { return add_mount(o, MOUNT_PROC, "proc", a[0], e); }
 static gboolean add_dev(gpointer o, char **a, GError **e) { return add_mount(o, MOUNT_DEV, "dev", a[0], e); }
