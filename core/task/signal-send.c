@@ -35,13 +35,39 @@ void tes_sighand_unref(TesSigHand *sh) {
   }
 }
 
+/* ---- Entries: counted by real user, all processes of a user together (RLIMIT_SIGPENDING, getrlimit(2)) ---- */
+
+/* Users whose numbers are equal modulo this share a count: nothing to allocate, nothing to lock. */
+#define USERS 1024
+#define MAX_QUEUED (1 << 18) /* of one user, whatever the limit says: entries are the kernel's memory */
+
+static gint queued[USERS];
+
+/* NULL: the user has `limit` already. */
+static TesSigQueued *entry_new(const siginfo_t *info, guint32 uid, guint64 limit) {
+  guint user = uid % USERS;
+  if ((guint64)g_atomic_int_add(&queued[user], 1) >= limit) {
+    g_atomic_int_add(&queued[user], -1);
+    return NULL;
+  }
+  TesSigQueued *q = g_new0(TesSigQueued, 1);
+  q->info = *info;
+  q->user = user;
+  return q;
+}
+
+static void entry_free(TesSigQueued *q) {
+  g_atomic_int_add(&queued[q->user], -1);
+  g_free(q);
+}
+
 /* ---- Pending sets; sighand lock held ---- */
 
 void tes_sigpending_clear(TesSigPending *p) {
   while (p->head) {
     TesSigQueued *q = p->head;
     p->head = q->next;
-    g_free(q);
+    entry_free(q);
   }
   p->tail = NULL;
   p->set = 0;
@@ -56,7 +82,7 @@ static void discard(TesSigPending *p, guint64 mask) {
   while ((q = *link)) {
     if (TES_SIGMASK(q->info.si_signo) & mask) {
       *link = q->next;
-      g_free(q);
+      entry_free(q);
     } else {
       link = &q->next;
       p->tail = link;
@@ -64,28 +90,20 @@ static void discard(TesSigPending *p, guint64 mask) {
   }
 }
 
-static guint queue_length(const TesSigPending *p) {
-  guint n = 0;
-  for (TesSigQueued *q = p->head; q; q = q->next)
-    n++;
-  return n;
-}
-
-/* Adds one instance. Standard signals are pending once; real-time signals queue up to `limit`. -EAGAIN: no room for a
- * real-time signal that carries data. */
-static int enqueue(TesSigPending *p, const siginfo_t *info, guint64 limit) {
+/* Adds one instance. Standard signals are pending once, so that those of kill(2) and of the kernel need no limit; real-time
+ * signals queue up to `limit`, whatever si_code their sender made up. -EAGAIN: no room for a real-time signal that carries data. */
+static int enqueue(TesSigPending *p, const siginfo_t *info, guint32 uid, guint64 limit) {
   int sig = info->si_signo;
   if (sig < SIGRTMIN_KERNEL && (p->set & TES_SIGMASK(sig)))
     return 0;
-  gboolean kernel = info->si_code > 0;
-  if (!kernel && sig != SIGKILL && queue_length(p) >= limit) {
+  gboolean exempt = sig < SIGRTMIN_KERNEL && info->si_code >= 0;
+  TesSigQueued *q = entry_new(info, uid, exempt ? G_MAXUINT64 : MIN(limit, MAX_QUEUED));
+  if (!q) {
     if (sig >= SIGRTMIN_KERNEL && info->si_code != SI_USER)
       return -EAGAIN;
     p->set |= TES_SIGMASK(sig);
     return 0;
   }
-  TesSigQueued *q = g_new0(TesSigQueued, 1);
-  q->info = *info;
   if (!p->tail)
     p->tail = &p->head;
   *p->tail = q;
@@ -107,7 +125,7 @@ gboolean tes_sigpending_take(TesSigPending *p, int sig, siginfo_t *out) {
     *link = q->next;
     if (p->tail == &q->next)
       p->tail = p->head ? link : NULL;
-    g_free(q);
+    entry_free(q);
     for (q = *link; q && !more; q = q->next)
       more = q->info.si_signo == sig;
   }
@@ -221,7 +239,9 @@ static int send_locked(TesThreadGroup *tg, TesTask *t, const siginfo_t *info, gb
     if (sig == SIGKILL) {
       kill_locked(tg, SIGKILL);
     } else {
-      r = enqueue(t ? &t->pending : &tg->pending, info, tes_limits_soft(tg->limits, RLIMIT_SIGPENDING));
+      const TesTask *who = t ? t : tg->leader;
+      guint64 limit = tes_limits_soft(tg->limits, RLIMIT_SIGPENDING);
+      r = enqueue(t ? &t->pending : &tg->pending, info, who ? who->counted_uid : 0, limit);
       if (r == 0 && t && wants(t, sig))
         poke(t);
       else if (r == 0 && !t)

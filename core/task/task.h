@@ -21,7 +21,7 @@ typedef struct {
 typedef struct _TesSigQueued {
   struct _TesSigQueued *next;
   siginfo_t info;
-  gpointer owner; /* a timer that owns the entry (not counted against RLIMIT_SIGPENDING), or NULL */
+  guint user; /* whose RLIMIT_SIGPENDING it counts against: signal-send.c */
 } TesSigQueued;
 
 /* Pending signals of a task or of a group. Guarded by the group's sighand lock. */
