@@ -340,6 +340,19 @@ TEST(sendfile_forms) {
   CHECK_ERRNO(sendfile(out, in, (off_t *)8, 5), EFAULT);
 }
 
+/* Copying loops end because the position ends up at the end of the file. */
+TEST(sendfile_until_the_end) {
+  int in = tmp_file("in", "0123456789"), out = tmp_file("out", "");
+
+  CHECK_EQ(sendfile(out, in, NULL, 1 << 24), 10);
+  CHECK_EQ(lseek(in, 0, SEEK_CUR), 10);
+  CHECK_EQ(lseek(out, 0, SEEK_CUR), 10);
+  CHECK_EQ(sendfile(out, in, NULL, 1 << 24), 0);
+  CHECK_EQ(lseek(in, 10, SEEK_SET), 10);
+  CHECK_EQ(lseek(in, 0, SEEK_END), 10);
+  CHECK_STR(read_file(tmp_path("out"), NULL), "0123456789");
+}
+
 TEST(copy_file_range_forms) {
   int in = tmp_file("in", "0123456789"), out = tmp_file("out", "");
   loff_t a = 2, b = 1;
@@ -389,6 +402,36 @@ TEST(big_file_contents) {
   read_full(fd, q, n);
   CHECK(pattern_ok(q, n, 12));
   CHECK_EQ(read(fd, q, 1), 0);
+}
+
+/* Files of every size around the sizes in which a filesystem may take its memory keep to themselves. */
+TEST(middle_sized_files_stay_apart) {
+  enum { N = 12 };
+  size_t mib = 1 << 20, most = 4 * mib;
+  char *own = map_anon(most, PROT_READ | PROT_WRITE), *buf = map_anon(most, PROT_READ | PROT_WRITE);
+  int fd[N];
+
+  pattern_fill(own, most, 1000);
+  for (int i = 0; i < N; i++) {
+    char name[8];
+    snprintf(name, sizeof name, "m%d", i);
+    fd[i] = tmp_file(name, "");
+  }
+  for (int i = 0; i < N; i++) {
+    size_t n = mib / 4 + (size_t)i * (mib / 4) + 123;
+    pattern_fill(buf, n, (uint32_t)i);
+    for (int k = 0; k < 2; k++) {
+      bool tail = (k == 1) != (i % 4 == 3); /* of some files the end comes first */
+      size_t at = tail ? n / 2 : 0, len = tail ? n - n / 2 : n / 2;
+      CHECK_EQ(pwrite(fd[i], buf + at, len, (off_t)at), len);
+    }
+  }
+  for (int i = 0; i < N; i++) {
+    size_t n = mib / 4 + (size_t)i * (mib / 4) + 123;
+    CHECK_EQ(pread(fd[i], buf, most, 0), n);
+    CHECK(pattern_ok(buf, n, (uint32_t)i));
+  }
+  CHECK(pattern_ok(own, most, 1000));
 }
 
 TEST(concurrent_disjoint_writes) {
