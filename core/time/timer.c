@@ -111,8 +111,8 @@ static void program(Service *s, gboolean realtime, TesTime delay) {
   }
 }
 
-static void call(Service *s, TesTimer *t, TesTime now) {
-  Heap *h = &s->heap[t->realtime];
+/* It has expired: takes it off, or on to its next expiry. How often it has. */
+static guint64 advance(Heap *h, TesTimer *t, TesTime now) {
   guint64 missed = 1;
   delete (h, t);
   if (t->period > 0) {
@@ -123,6 +123,11 @@ static void call(Service *s, TesTimer *t, TesTime now) {
   } else {
     t->expiry = TES_TIME_INFINITE;
   }
+  return missed;
+}
+
+static void call(Service *s, TesTimer *t, TesTime now) {
+  guint64 missed = advance(&s->heap[t->realtime], t, now);
   TesTimerFunc fn = t->fn;
   gpointer data = t->data;
   s->firing = t;
@@ -245,6 +250,15 @@ void tes_timer_get(TesTimer *t, TesTime *left, TesTime *period) {
   TES_LOCKED(&s->lock);
   *period = t->period;
   *left = t->expiry == TES_TIME_INFINITE ? 0 : MAX(t->expiry - clock_now(s, t->realtime), 1);
+}
+
+guint64 tes_timer_overdue(TesTimer *t) {
+  Service *s = t->kernel->timers;
+  TES_LOCKED(&s->lock);
+  if (t->heap_index == NOT_QUEUED || s->paused)
+    return 0;
+  TesTime now = clock_now(s, t->realtime);
+  return t->expiry <= now ? advance(&s->heap[t->realtime], t, now) : 0;
 }
 
 /* ---- Pausing everything (C10, C13) ---- */

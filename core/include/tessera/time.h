@@ -64,6 +64,9 @@ void tes_timer_arm(TesTimer *, TesTime expiry, TesTime period);
 void tes_timer_cancel(TesTimer *, gboolean wait);
 /* Time until expiry and the period; *left is 0 when disarmed. */
 void tes_timer_get(TesTimer *, TesTime *left, TesTime *period);
+/* How often it has expired by now without having been fired, because the event thread is late. These are taken: the
+ * callback will not run for them. */
+guint64 tes_timer_overdue(TesTimer *);
 
 /* Times as system calls give them. Valid: not negative, nanoseconds below a second (else EINVAL). What does not fit in
  * TesTime becomes the last moment before TES_TIME_INFINITE, as in Linux. */
