@@ -5,7 +5,9 @@ exec 2>/dev/null
 cd /tmp
 (exit 3) & wait $!; echo "wait $?"
 for n in 3 1 2; do (sleep 0.$((n * 3)); exit $n) & done
-for i in 1 2 3; do wait -n; echo "next $?"; done
+got=() # in whatever order a busy machine lets them end
+for i in 1 2 3; do wait -n; got+=($?); done
+printf 'next %s\n' "${got[@]}" | sort
 wait -n; echo "none $?"
 sleep 100 & p=$!
 kill -TERM $p; wait $p; echo "term $?"
