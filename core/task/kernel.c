@@ -227,8 +227,6 @@ void tes_kernel_free(TesKernel *k) {
   if (!k)
     return;
   g_ptr_array_unref(k->to_start);
-  if (k->init)
-    tes_tg_unref(k->init);
   g_hash_table_unref(k->tasks);
   if (k->root_path)
     tes_path_unref(k->root_path);
@@ -242,6 +240,8 @@ void tes_kernel_free(TesKernel *k) {
   free_data(k);
   if (k->event_thread)
     stop_events(k);
+  if (k->init) /* an external signal may have been under way to it */
+    tes_tg_unref(k->init);
   tes_epoch_poll(); /* retired mounts and dentries still use the VFS */
   if (k->vfs)
     k->vfs->ops->free(k->vfs);
