@@ -43,7 +43,8 @@ struct _Tty {
   GByteArray *out;
   guint column;
   gboolean stopped;   /* ^S, TCOOFF */
-  gboolean locked, hung_up, master_gone, ever_opened, exclusive;
+  gboolean locked, ever_opened, exclusive;
+  gint hung_up, master_gone; /* set under the lock for good: tty_is_gone() asks without it */
   gboolean packet;
   guint8 packet_status;
   gint n_slaves;
@@ -77,6 +78,15 @@ extern const TesTtyOps pty_tty_ops;
 void tty_lock(Tty *);
 /* Drops the lock, then sends the signals that were collected and tells both queues. */
 void tty_unlock(Tty *);
+/* After something that changed nothing if `idle`: tells nobody. A reader that found nothing must not wake itself. */
+static inline void tty_unlock_if(Tty *t, gboolean idle) {
+  if (idle && !t->signals)
+    tes_mutex_unlock(&t->lock);
+  else
+    tty_unlock(t);
+}
+/* No more input will come: hangup, or the other side has gone. */
+static inline gboolean tty_is_gone(const Tty *t) { return g_atomic_int_get(&t->hung_up) || g_atomic_int_get(&t->master_gone); }
 void tty_default_termios(struct termios2 *);
 glong tty_ioctl(Tty *, TesFile *, TesTask *, gboolean master, guint cmd, gulong arg);
 

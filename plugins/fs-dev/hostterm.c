@@ -79,7 +79,7 @@ static gboolean on_input(int fd, GIOCondition cond, gpointer data) {
     return G_SOURCE_CONTINUE;
   if (n <= 0) { /* the host's terminal hung up */
     tty_lock(h->tty);
-    h->tty->master_gone = TRUE;
+    g_atomic_int_set(&h->tty->master_gone, TRUE);
     tty_unlock(h->tty);
     tes_tty_vanished(h->tty->kernel, &h->tty->tty);
     return G_SOURCE_REMOVE;

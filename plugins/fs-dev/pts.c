@@ -149,7 +149,7 @@ static Tty *file_tty(TesFile *f) { return ((TtyFile *)f)->tty; }
 
 void tty_hangup(Tty *t) {
   tty_lock(t);
-  t->hung_up = TRUE;
+  g_atomic_int_set(&t->hung_up, TRUE);
   ldisc_flush_input(t);
   tty_unlock(t);
 }
@@ -167,7 +167,7 @@ static gssize slave_read(TesFile *f, TesCtx *ctx, TesIov *iov, goffset *pos, int
   Tty *t = file_tty(f);
   guint8 buf[TTY_IN_MAX];
   TesTask *task = tes_ctx_to_task(ctx);
-  if (t->hung_up || t->master_gone)
+  if (tty_is_gone(t))
     return 0;
   int check = task ? tes_tty_check_change(task, &t->tty, SIGTTIN) : 0;
   if (check < 0)
@@ -176,7 +176,7 @@ static gssize slave_read(TesFile *f, TesCtx *ctx, TesIov *iov, goffset *pos, int
   gssize n = ldisc_read(t, buf, MIN(iov->left, sizeof buf));
   if (n == -EAGAIN)
     start_vtime(t);
-  tty_unlock(t);
+  tty_unlock_if(t, n == -EAGAIN);
   return n > 0 ? tes_iov_write_to(iov, buf, n) : n;
 }
 
@@ -192,7 +192,7 @@ static gssize slave_write(TesFile *f, TesCtx *ctx, TesIov *iov, goffset *pos, in
   guint8 buf[4096];
   gssize total = 0;
   while (iov->left) {
-    if (t->hung_up || t->master_gone)
+    if (tty_is_gone(t))
       return total ? total : -EIO;
     TesIov before = *iov;
     gssize n = tes_iov_read_from(iov, buf, MIN(iov->left, sizeof buf));
@@ -200,7 +200,7 @@ static gssize slave_write(TesFile *f, TesCtx *ctx, TesIov *iov, goffset *pos, in
       return total ? total : n;
     tty_lock(t);
     gsize taken = ldisc_output(t, buf, n);
-    tty_unlock(t);
+    tty_unlock_if(t, taken == 0);
     total += taken;
     if (taken < (gsize)n) {
       *iov = before; /* what was not taken is copied in again later */
@@ -215,7 +215,7 @@ static guint slave_poll(TesFile *f) {
   Tty *t = file_tty(f);
   tty_lock(t);
   guint mask = 0;
-  if (t->hung_up || t->master_gone)
+  if (tty_is_gone(t))
     mask = POLLIN | POLLRDNORM | POLLOUT | POLLWRNORM | POLLHUP;
   else {
     gsize want = t->t.c_lflag & ICANON || t->t.c_cc[VTIME] || !t->t.c_cc[VMIN] ? 1 : t->t.c_cc[VMIN];
@@ -257,7 +257,7 @@ static TtyFile *file_new(Tty *t, const TesFileOps *ops, guint flags, TesQueue *q
 
 int tty_open_slave(Tty *t, TesCtx *ctx, guint flags, TesFile **out) {
   TesTask *task = tes_ctx_to_task(ctx);
-  if (t->locked || t->master_gone || t->hung_up)
+  if (t->locked || tty_is_gone(t))
     return -EIO;
   if (t->exclusive && !tes_ctx_capable(ctx, CAP_SYS_ADMIN_NR))
     return -EBUSY;
@@ -322,7 +322,7 @@ static gssize master_read(TesFile *f, TesCtx *ctx, TesIov *iov, goffset *pos, in
     return 0;
   tty_lock(t);
   gssize n = master_take(t, buf, MIN(iov->left, sizeof buf));
-  tty_unlock(t);
+  tty_unlock_if(t, n < 0);
   return n > 0 ? tes_iov_write_to(iov, buf, n) : n;
 }
 
@@ -337,8 +337,9 @@ static gssize master_write(TesFile *f, TesCtx *ctx, TesIov *iov, goffset *pos, i
     if (n <= 0)
       return total ? total : n;
     tty_lock(t);
+    guint out = t->out->len;
     gsize taken = ldisc_input(t, buf, n);
-    tty_unlock(t);
+    tty_unlock_if(t, taken == 0 && t->out->len == out);
     total += taken;
     if (taken < (gsize)n) {
       *iov = before;
@@ -375,7 +376,7 @@ static char *master_describe(TesFile *f) {
 static void master_release(TesFile *f) {
   Tty *t = file_tty(f);
   tty_lock(t);
-  t->master_gone = TRUE;
+  g_atomic_int_set(&t->master_gone, TRUE);
   tty_unlock(t);
   pty_remove(t);
   tes_tty_vanished(t->kernel, &t->tty);

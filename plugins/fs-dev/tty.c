@@ -139,7 +139,7 @@ static glong drain(Tty *t, TesTask *task) {
   glong r = 0;
   for (;;) {
     tty_lock(t);
-    gboolean empty = t->out->len == 0 || t->hung_up || t->master_gone;
+    gboolean empty = t->out->len == 0 || tty_is_gone(t);
     tes_mutex_unlock(&t->lock);
     if (empty || (r = tes_task_block(task, TES_TIME_INFINITE)) < 0)
       break;
@@ -263,7 +263,7 @@ static glong common_ioctl(Tty *t, TesTask *task, gboolean master, guint cmd, gul
 
 glong tty_ioctl(Tty *t, TesFile *f, TesTask *task, gboolean master, guint cmd, gulong arg) {
   (void)f;
-  if (!master && (t->hung_up || t->master_gone) && cmd != TIOCSPGRP && cmd != TIOCGPGRP)
+  if (!master && tty_is_gone(t) && cmd != TIOCSPGRP && cmd != TIOCGPGRP)
     return -EIO;
   glong r = master ? master_ioctl(t, task, cmd, arg) : slave_ioctl(t, task, cmd, arg);
   if (r != -ENOIOCTLCMD_)

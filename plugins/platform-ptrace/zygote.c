@@ -321,7 +321,8 @@ gboolean pt_stub_new(PtPlatform *p, PtStub *out, GError **error) {
   gboolean spare = FALSE;
   g_mutex_lock(&p->lock);
   while (p->nspares && !spare) {
-    *out = p->spares[--p->nspares];
+    *out = p->spares[p->nspares - 1];
+    g_atomic_int_add(&p->nspares, -1);
     spare = kill(out->pid, 0) == 0; /* the host may have killed it */
     if (!spare)
       g_array_append_val(p->free_slots, out->slot);
@@ -348,8 +349,10 @@ gboolean pt_stub_new(PtPlatform *p, PtStub *out, GError **error) {
 void pt_stub_recycle(PtPlatform *p, const PtStub *stub) {
   g_mutex_lock(&p->lock);
   gboolean keep = p->nspares < PT_SPARES;
-  if (keep)
-    p->spares[p->nspares++] = *stub;
+  if (keep) {
+    p->spares[p->nspares] = *stub;
+    g_atomic_int_inc(&p->nspares);
+  }
   g_mutex_unlock(&p->lock);
   if (!keep)
     pt_stub_kill(p, stub);
