@@ -365,7 +365,7 @@ void tes_kernel_set_data(TesKernel *k, gconstpointer key, gpointer data, GDestro
 }
 
 gpointer tes_kernel_get_data(TesKernel *k, gconstpointer key) {
-  Datum *d = g_hash_table_lookup(k->data, key); /* set during init only, read-only afterwards */
+  Datum *d = g_hash_table_lookup(k->data, key); /* set while no task runs */
   return d ? d->data : NULL;
 }
 
