@@ -61,13 +61,21 @@ gboolean tes_file_try_ref(TesFile *f) {
   return FALSE;
 }
 
+static void unlink_watch(TesFileWatch *w) {
+  *w->link = w->next;
+  if (w->next)
+    w->next->link = w->link;
+  w->next = NULL;
+  w->link = NULL;
+}
+
 static void run_watches(TesFile *f) {
   TesMutex *lock = watch_lock();
   for (;;) {
     tes_mutex_lock(lock);
-    GSList *first = f->watches;
-    TesFileWatch *w = first ? first->data : NULL;
-    f->watches = first ? g_slist_delete_link(first, first) : NULL;
+    TesFileWatch *w = f->watches;
+    if (w)
+      unlink_watch(w);
     tes_mutex_unlock(lock);
     if (!w)
       return;
@@ -102,12 +110,17 @@ void tes_file_unref(TesFile *f) {
 
 void tes_file_add_watch(TesFile *f, TesFileWatch *w) {
   TES_LOCKED(watch_lock());
-  f->watches = g_slist_prepend(f->watches, w);
+  w->next = f->watches;
+  w->link = &f->watches;
+  if (w->next)
+    w->next->link = &w->next;
+  f->watches = w;
 }
 
 void tes_file_remove_watch(TesFile *f, TesFileWatch *w) {
   TES_LOCKED(watch_lock());
-  f->watches = g_slist_remove(f->watches, w);
+  if (w->link)
+    unlink_watch(w);
 }
 
 guint tes_file_poll(TesFile *f) {

@@ -110,7 +110,7 @@ struct _TesFile {
   gint owner;       /* F_SETOWN: >0 pid, <0 process group */
   gint owner_type;  /* F_OWNER_* */
   int sigio;        /* F_SETSIG */
-  GSList *watches;  /* private: epoll-like observers, called at release */
+  struct _TesFileWatch *watches; /* private: epoll-like observers, called at release */
   GSList *locks;    /* private: core/file/locks.c */
   gboolean writer;  /* the VFS called tes_inode_get_write(inode) for it: the core undoes that when the file goes */
 };
@@ -124,11 +124,13 @@ G_DEFINE_AUTOPTR_CLEANUP_FUNC(TesFile, tes_file_unref)
 gboolean tes_file_try_ref(TesFile *);
 
 /* Called (once, without locks) when the file's last reference goes; how epoll sets forget a file. */
-typedef struct {
+typedef struct _TesFileWatch {
   void (*fn)(TesFile *, gpointer data);
   gpointer data;
+  struct _TesFileWatch *next, **link; /* private; zero before it is added */
 } TesFileWatch;
 void tes_file_add_watch(TesFile *, TesFileWatch *);
+/* In constant time; nothing happens if it was removed, or called, already. */
 void tes_file_remove_watch(TesFile *, TesFileWatch *);
 
 static inline gboolean tes_file_readable(const TesFile *f) { return (f->flags & O_ACCMODE) != O_WRONLY && !(f->flags & O_PATH); }
