@@ -13,10 +13,10 @@ static gboolean bad_value(GError **error, const char *flag, const char *value, c
   return FALSE;
 }
 
-#define STRING_FLAG(field)                                                                        \
-  static gboolean set_##field(gpointer o, char **a, GError **e) {                                 \
-    (void)e;                                                                                      \
-    return set_string(&((DoOptions *)o)->field, a);                                               \
+#define STRING_FLAG(field)                                        \
+  static gboolean set_##field(gpointer o, char **a, GError **e) { \
+    (void)e;                                                      \
+    return set_string(&((DoOptions *)o)->field, a);               \
   }
 STRING_FLAG(platform)
 STRING_FLAG(vfs)
@@ -45,10 +45,10 @@ static gboolean add_env(gpointer o, char **a, GError **e) {
   return TRUE;
 }
 
-#define BOOL_FLAG(field)                                                                          \
-  static gboolean set_##field(gpointer o, char **a, GError **e) {                                 \
-    (void)a, (void)e;                                                                             \
-    return ((DoOptions *)o)->field = TRUE;                                                        \
+#define BOOL_FLAG(field)                                          \
+  static gboolean set_##field(gpointer o, char **a, GError **e) { \
+    (void)a, (void)e;                                             \
+    return ((DoOptions *)o)->field = TRUE;                        \
   }
 BOOL_FLAG(clear_env)
 BOOL_FLAG(strace)
@@ -89,7 +89,8 @@ static gboolean add_auxv(gpointer o, char **a, GError **e) {
   g_auto(GStrv) parts = g_strsplit(a[0], "=", 2);
   guint64 pair[2];
   for (int i = 0; i < 2; i++)
-    if (!parts[0] || !parts[i] || !g_ascii_string_to_unsigned(parts[i], 10, i == 0, G_MAXUINT64, &pair[i], NULL))
+    if (!parts[0] || !parts[i] ||
+        !g_ascii_string_to_unsigned(parts[i], 10, i == 0, G_MAXUINT64, &pair[i], NULL))
       return bad_value(e, "auxv", a[0], "TYPE=VALUE as numbers");
   g_array_append_vals(((DoOptions *)o)->auxv, pair, 2);
   return TRUE;
@@ -110,21 +111,35 @@ static gboolean add_host_dir(gpointer o, MountKind kind, char **a, GError **e) {
 }
 static gboolean add_ro_bind(gpointer o, char **a, GError **e) { return add_host_dir(o, MOUNT_RO_BIND, a, e); }
 static gboolean add_bind(gpointer o, char **a, GError **e) { return add_host_dir(o, MOUNT_BIND, a, e); }
-static gboolean add_tmpfs(gpointer o, char **a, GError **e) { return add_mount(o, MOUNT_TMPFS, "tmpfs", a[0], e); }
-static gboolean add_proc(gpointer o, char **a, GError **e) { return add_mount(o, MOUNT_PROC, "proc", a[0], e); }
+static gboolean add_tmpfs(gpointer o, char **a, GError **e) {
+  return add_mount(o, MOUNT_TMPFS, "tmpfs", a[0], e);
+}
+static gboolean add_proc(gpointer o, char **a, GError **e) {
+  return add_mount(o, MOUNT_PROC, "proc", a[0], e);
+}
 static gboolean add_dev(gpointer o, char **a, GError **e) { return add_mount(o, MOUNT_DEV, "dev", a[0], e); }
 
 const Flag do_flags[] = {
-    {"platform", 1, set_platform}, {"vfs", 1, set_vfs},
-    {"device", 1, set_device},     {"root", 1, set_root},
-    {"plugin-path", 1, add_plugin_path}, {"cwd", 1, set_cwd},
-    {"env", 1, add_env},           {"clearenv", 0, set_clear_env},
-    {"user", 1, set_user},         {"cpus", 1, set_cpus},
-    {"memory", 1, set_memory},     {"hostname", 1, set_hostname},
-    {"auxv", 1, add_auxv},         {"ro-bind", 2, add_ro_bind},
-    {"bind", 2, add_bind},         {"tmpfs", 1, add_tmpfs},
-    {"proc", 1, add_proc},         {"dev", 1, add_dev},
-    {"strace", 0, set_strace},     {"verbose", 0, set_verbose},
+    {"platform", 1, set_platform},
+    {"vfs", 1, set_vfs},
+    {"device", 1, set_device},
+    {"root", 1, set_root},
+    {"plugin-path", 1, add_plugin_path},
+    {"cwd", 1, set_cwd},
+    {"env", 1, add_env},
+    {"clearenv", 0, set_clear_env},
+    {"user", 1, set_user},
+    {"cpus", 1, set_cpus},
+    {"memory", 1, set_memory},
+    {"hostname", 1, set_hostname},
+    {"auxv", 1, add_auxv},
+    {"ro-bind", 2, add_ro_bind},
+    {"bind", 2, add_bind},
+    {"tmpfs", 1, add_tmpfs},
+    {"proc", 1, add_proc},
+    {"dev", 1, add_dev},
+    {"strace", 0, set_strace},
+    {"verbose", 0, set_verbose},
     {NULL, 0, NULL},
 };
 

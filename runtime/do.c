@@ -83,12 +83,20 @@ static TesThreadGroup *create(Sandbox *s, const DoOptions *o, char **argv, GErro
   TesFdTable *fds = tes_fdtable_new();
   TesThreadGroup *tg = NULL;
   TesNs *user_ns = tes_kernel_root_ns(s->kernel, CLONE_NEWUSER);
-  g_autoptr(TesCred) cred = o->have_user ? tes_cred_new_user(user_ns, o->uid, o->gid, NULL, 0) : tes_cred_new_root(user_ns);
+  g_autoptr(TesCred) cred =
+      o->have_user ? tes_cred_new_user(user_ns, o->uid, o->gid, NULL, 0) : tes_cred_new_root(user_ns);
   s->stdio = stdio_new(s->kernel, fds, error);
   if (s->stdio) {
-    TesProcessArgs a = {.size = sizeof a, .filename = program, .argv = (const char *const *)argv,
-                        .envv = (const char *const *)env, .cwd = cwd, .cred = cred, .umask = 022,
-                        .fdtable = fds, .tty = stdio_tty(s->stdio), .container_id = "do"};
+    TesProcessArgs a = {.size = sizeof a,
+                        .filename = program,
+                        .argv = (const char *const *)argv,
+                        .envv = (const char *const *)env,
+                        .cwd = cwd,
+                        .cred = cred,
+                        .umask = 022,
+                        .fdtable = fds,
+                        .tty = stdio_tty(s->stdio),
+                        .container_id = "do"};
     tg = tes_kernel_create_process(s->kernel, &a, NULL, error);
   }
   tes_fdtable_unref(fds, tes_kernel_supervisor_ctx(s->kernel));
@@ -113,8 +121,15 @@ static int run_program(Sandbox *s, const DoOptions *o, char **argv, GError **err
 static TesKernel *make_kernel(TesRegistry *r, const DoOptions *o, GError **error) {
   TesTimekeeper *tk = tes_timekeeper_new();
   tes_timekeeper_set_clocks(tk, NULL, NULL);
-  TesKernelArgs a = {.size = sizeof a, .timekeeper = tk, .platform = o->platform, .vfs = o->vfs, .device = o->device,
-                     .application_cores = o->cpus, .strace = o->strace, .hostname = o->hostname, .memory_limit = o->memory,
+  TesKernelArgs a = {.size = sizeof a,
+                     .timekeeper = tk,
+                     .platform = o->platform,
+                     .vfs = o->vfs,
+                     .device = o->device,
+                     .application_cores = o->cpus,
+                     .strace = o->strace,
+                     .hostname = o->hostname,
+                     .memory_limit = o->memory,
                      .extra_auxv = o->auxv->len ? (const guint64 *)(gpointer)o->auxv->data : NULL};
   TesKernel *k = tes_kernel_new(r);
   if (tes_kernel_init(k, &a, error) && build_mounts(k, o, error))
@@ -184,10 +199,14 @@ const Verb verb_do = {
     "SYNOPSIS\n"
     "    tessera do [FLAG...] -- PROGRAM [ARGUMENT...]\n\n"
     "DESCRIPTION\n"
-    "    Runs PROGRAM on a kernel of its own. The host's root directory (or --root) appears read-only, with writable tmpfs on\n"
-    "    /tmp, /run and /dev/shm, proc on /proc and a minimal /dev. Standard input, output and error are the caller's; on a\n"
-    "    terminal the program gets a terminal of its own with job control. SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2,\n"
-    "    SIGALRM and SIGCONT sent to tessera reach the program. When PROGRAM ends, what it left running is killed.\n\n"
+    "    Runs PROGRAM on a kernel of its own. The host's root directory (or --root) appears read-only, with "
+    "writable tmpfs on\n"
+    "    /tmp, /run and /dev/shm, proc on /proc and a minimal /dev. Standard input, output and error are the "
+    "caller's; on a\n"
+    "    terminal the program gets a terminal of its own with job control. SIGHUP, SIGINT, SIGQUIT, SIGTERM, "
+    "SIGUSR1, SIGUSR2,\n"
+    "    SIGALRM and SIGCONT sent to tessera reach the program. When PROGRAM ends, what it left running is "
+    "killed.\n\n"
     "FLAGS\n"
     "    --platform=NAME       how guest code is executed; default: the best one that works here\n"
     "    --device=PATH         device of the platform, where it needs one\n"
@@ -204,9 +223,11 @@ const Verb verb_do = {
     "    --memory=SIZE         bound of guest memory, with suffix K, M, G or T; default: what the host has\n"
     "    --hostname=NAME       default: the host's\n"
     "    --auxv=TYPE=VALUE     an extra auxiliary vector entry\n"
-    "    --plugin-path=DIR     where plugins are; may be repeated; default: the build tree's or the installed ones\n"
+    "    --plugin-path=DIR     where plugins are; may be repeated; default: the build tree's or the "
+    "installed ones\n"
     "    --strace              one line on standard error for each system call\n"
     "    --verbose             log lines of the kernel on standard error\n\n"
     "EXIT STATUS\n"
-    "    PROGRAM's status; 128 + N if signal N ended it; 125 if the sandbox could not be made; 126 if PROGRAM could not be\n"
+    "    PROGRAM's status; 128 + N if signal N ended it; 125 if the sandbox could not be made; 126 if "
+    "PROGRAM could not be\n"
     "    executed; 127 if it was not found.\n"};

@@ -25,7 +25,8 @@ static gboolean add_dir(gpointer o, char **a, GError **e) {
   g_ptr_array_add(((ListOptions *)o)->dirs, g_strdup(a[0]));
   return TRUE;
 }
-static const Flag list_flags[] = {{"format", 1, set_format}, {"json", 0, set_json}, {"plugin-path", 1, add_dir}, {NULL, 0, NULL}};
+static const Flag list_flags[] = {
+    {"format", 1, set_format}, {"json", 0, set_json}, {"plugin-path", 1, add_dir}, {NULL, 0, NULL}};
 
 static void print_json(JsonBuilder *b) {
   g_autoptr(JsonNode) root = json_builder_get_root(b);
@@ -122,7 +123,8 @@ static gboolean print_syscalls(TesRegistry *r, const char *format) {
     if (json)
       syscall_json(b, row);
     else
-      printf(csv ? "%u,%s,%s,\"%s\"\n" : "%4u  %-24s %-8s %s\n", row->nr, row->name, level_name(row), row->note ? row->note : "");
+      printf(csv ? "%u,%s,%s,\"%s\"\n" : "%4u  %-24s %-8s %s\n", row->nr, row->name, level_name(row),
+             row->note ? row->note : "");
   }
   json_builder_end_array(b);
   if (json)
@@ -134,8 +136,9 @@ static gboolean print_syscalls(TesRegistry *r, const char *format) {
 
 static void key_text(guint key, const TesCtxKeyRow *row, gpointer data) {
   (void)data;
-  printf("%3u  %-26s %-10s %-40s %c%c%c  %s\n", key, row->name, row->seed, row->type, row->resolve[TES_CTX_TASK] ? 't' : '-',
-         row->resolve[TES_CTX_CREATE] ? 'c' : '-', row->resolve[TES_CTX_SUPERVISOR] ? 's' : '-', row->owner);
+  printf("%3u  %-26s %-10s %-40s %c%c%c  %s\n", key, row->name, row->seed, row->type,
+         row->resolve[TES_CTX_TASK] ? 't' : '-', row->resolve[TES_CTX_CREATE] ? 'c' : '-',
+         row->resolve[TES_CTX_SUPERVISOR] ? 's' : '-', row->owner);
 }
 
 static gboolean print_keys(TesRegistry *r, const char *format) {
@@ -147,7 +150,8 @@ static gboolean print_keys(TesRegistry *r, const char *format) {
 
 /* ---- Shared ---- */
 
-static int list_main(int argc, char **argv, const Verb *verb, gboolean (*print)(TesRegistry *, const char *)) {
+static int list_main(int argc, char **argv, const Verb *verb,
+                     gboolean (*print)(TesRegistry *, const char *)) {
   ListOptions o = {g_ptr_array_new_with_free_func(g_free), g_strdup("table")};
   g_autoptr(GError) error = NULL;
   gboolean help = FALSE;
@@ -158,7 +162,8 @@ static int list_main(int argc, char **argv, const Verb *verb, gboolean (*print)(
     if (rest < argc)
       g_set_error(&error, TES_ERROR, TES_ERROR_CONFIG, "\"%s\" takes no argument %s", verb->name, argv[rest]);
     else if ((r = load_plugins((char **)o.dirs->pdata, &error)) && !print(r, o.format))
-      g_set_error(&error, TES_ERROR, TES_ERROR_CONFIG, "--format=%s: unknown format; see tessera %s --help", o.format, verb->name);
+      g_set_error(&error, TES_ERROR, TES_ERROR_CONFIG, "--format=%s: unknown format; see tessera %s --help",
+                  o.format, verb->name);
   }
   if (help)
     fputs(verb->manual, stdout);
@@ -169,19 +174,24 @@ static int list_main(int argc, char **argv, const Verb *verb, gboolean (*print)(
 }
 
 static int plugins_main(int argc, char **argv) { return list_main(argc, argv, &verb_plugins, print_plugins); }
-static int syscalls_main(int argc, char **argv) { return list_main(argc, argv, &verb_syscalls, print_syscalls); }
+static int syscalls_main(int argc, char **argv) {
+  return list_main(argc, argv, &verb_syscalls, print_syscalls);
+}
 static int keys_main(int argc, char **argv) { return list_main(argc, argv, &verb_context_keys, print_keys); }
 
 const Verb verb_plugins = {"plugins", "list plugins and their features", plugins_main,
                            "NAME\n    tessera plugins - list plugins and their features\n\n"
                            "SYNOPSIS\n    tessera plugins [--json] [--plugin-path=DIR...]\n\n"
                            "DESCRIPTION\n    Reads every plugin's descriptor; runs no plugin's code.\n"};
-const Verb verb_syscalls = {"syscalls", "list system calls and their support", syscalls_main,
-                            "NAME\n    tessera syscalls - list system calls and their support\n\n"
-                            "SYNOPSIS\n    tessera syscalls [--format=table|csv|json] [--plugin-path=DIR...]\n\n"
-                            "DESCRIPTION\n    Prints the table the kernel dispatches on: number, name, full, partial or none, and what is missing.\n"
-                            "    A number that is not listed is ENOSYS.\n"};
+const Verb verb_syscalls = {
+    "syscalls", "list system calls and their support", syscalls_main,
+    "NAME\n    tessera syscalls - list system calls and their support\n\n"
+    "SYNOPSIS\n    tessera syscalls [--format=table|csv|json] [--plugin-path=DIR...]\n\n"
+    "DESCRIPTION\n    Prints the table the kernel dispatches on: number, name, full, partial or none, and "
+    "what is missing.\n"
+    "    A number that is not listed is ENOSYS.\n"};
 const Verb verb_context_keys = {"context-keys", "list the context-key table", keys_main,
                                 "NAME\n    tessera context-keys - list the context-key table\n\n"
                                 "SYNOPSIS\n    tessera context-keys [--plugin-path=DIR...]\n\n"
-                                "DESCRIPTION\n    Slot, name, row of the specification, type, which contexts answer (task, create, supervisor), owner.\n"};
+                                "DESCRIPTION\n    Slot, name, row of the specification, type, which contexts "
+                                "answer (task, create, supervisor), owner.\n"};

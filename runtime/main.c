@@ -40,7 +40,8 @@ static const Flag *find_flag(const Flag *flags, const char *word, gsize n) {
   return NULL;
 }
 
-gboolean parse_flags(const Flag *flags, gpointer options, int argc, char **argv, int *rest, gboolean *help, GError **error) {
+gboolean parse_flags(const Flag *flags, gpointer options, int argc, char **argv, int *rest, gboolean *help,
+                     GError **error) {
   int i = 1;
   for (; i < argc && argv[i][0] == '-' && argv[i][1]; i++) {
     if (g_str_equal(argv[i], "--")) {
@@ -55,12 +56,14 @@ gboolean parse_flags(const Flag *flags, gpointer options, int argc, char **argv,
     const char *eq = strchr(word, '=');
     const Flag *f = find_flag(flags, word, eq ? (gsize)(eq - word) : strlen(word));
     if (!f || (eq && f->n_args != 1)) {
-      g_set_error(error, TES_ERROR, TES_ERROR_CONFIG, "unknown flag %s for \"%s\"; see tessera %s --help", argv[i], argv[0], argv[0]);
+      g_set_error(error, TES_ERROR, TES_ERROR_CONFIG, "unknown flag %s for \"%s\"; see tessera %s --help",
+                  argv[i], argv[0], argv[0]);
       return FALSE;
     }
     char *inline_arg[] = {eq ? (char *)eq + 1 : NULL};
     if (!eq && i + f->n_args >= argc) {
-      g_set_error(error, TES_ERROR, TES_ERROR_CONFIG, "flag %s needs %d value%s", argv[i], f->n_args, f->n_args > 1 ? "s" : "");
+      g_set_error(error, TES_ERROR, TES_ERROR_CONFIG, "flag %s needs %d value%s", argv[i], f->n_args,
+                  f->n_args > 1 ? "s" : "");
       return FALSE;
     }
     if (!f->set(options, eq ? inline_arg : argv + i + 1, error))
@@ -73,8 +76,9 @@ gboolean parse_flags(const Flag *flags, gpointer options, int argc, char **argv,
 }
 
 static void print_help(void) {
-  printf("Usage: tessera VERB [FLAG...] [ARGUMENT...]\n\n"
-         "Tessera runs unmodified x86-64 Linux programs on a kernel of its own, made of plugins.\n\nVerbs:\n");
+  printf(
+      "Usage: tessera VERB [FLAG...] [ARGUMENT...]\n\n"
+      "Tessera runs unmodified x86-64 Linux programs on a kernel of its own, made of plugins.\n\nVerbs:\n");
   for (const Verb *const *v = verbs; *v; v++)
     printf("  %-14s %s\n", (*v)->name, (*v)->summary);
   printf("\n\"tessera VERB --help\" shows a verb's manual. \"tessera --version\" shows the version.\n");

@@ -37,11 +37,16 @@ typedef struct {
 
 static MountType mount_type(const MountSpec *m) {
   switch (m->kind) {
-  case MOUNT_RO_BIND: return (MountType){"host", m->source, "ro", MS_RDONLY};
-  case MOUNT_BIND: return (MountType){"host", m->source, "rw,cache=shared", 0};
-  case MOUNT_TMPFS: return (MountType){"tmpfs", "tmpfs", "mode=1777", MS_NOSUID | MS_NODEV};
-  case MOUNT_PROC: return (MountType){"proc", "proc", NULL, MS_NOSUID | MS_NODEV | MS_NOEXEC};
-  case MOUNT_DEV: break;
+  case MOUNT_RO_BIND:
+    return (MountType){"host", m->source, "ro", MS_RDONLY};
+  case MOUNT_BIND:
+    return (MountType){"host", m->source, "rw,cache=shared", 0};
+  case MOUNT_TMPFS:
+    return (MountType){"tmpfs", "tmpfs", "mode=1777", MS_NOSUID | MS_NODEV};
+  case MOUNT_PROC:
+    return (MountType){"proc", "proc", NULL, MS_NOSUID | MS_NODEV | MS_NOEXEC};
+  case MOUNT_DEV:
+    break;
   }
   return (MountType){"dev", "dev", NULL, MS_NOSUID};
 }
@@ -62,8 +67,11 @@ static gboolean mount_one(TesKernel *k, const MountSpec *m, gboolean optional, G
 }
 
 gboolean build_mounts(TesKernel *k, const DoOptions *o, GError **error) {
-  static const MountSpec defaults[] = {{MOUNT_PROC, "proc", "/proc"}, {MOUNT_DEV, "dev", "/dev"}, {MOUNT_TMPFS, "tmpfs", "/dev/shm"},
-                                       {MOUNT_TMPFS, "tmpfs", "/tmp"}, {MOUNT_TMPFS, "tmpfs", "/run"}};
+  static const MountSpec defaults[] = {{MOUNT_PROC, "proc", "/proc"},
+                                       {MOUNT_DEV, "dev", "/dev"},
+                                       {MOUNT_TMPFS, "tmpfs", "/dev/shm"},
+                                       {MOUNT_TMPFS, "tmpfs", "/tmp"},
+                                       {MOUNT_TMPFS, "tmpfs", "/run"}};
   if (!make_root(k, o, error))
     return FALSE;
   for (gsize i = 0; i < G_N_ELEMENTS(defaults); i++)
@@ -90,7 +98,8 @@ char *find_program(TesKernel *k, const char *name, const char *path_env, const c
   if (strchr(name, '/'))
     return g_path_is_absolute(name) ? g_strdup(name) : g_build_filename(cwd, name, NULL);
   int worst = -ENOENT;
-  g_auto(GStrv) dirs = g_strsplit(path_env ? path_env : "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", ":", -1);
+  g_auto(GStrv) dirs = g_strsplit(
+      path_env ? path_env : "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", ":", -1);
   for (char **d = dirs; *d; d++) {
     g_autofree char *path = g_build_filename(**d ? *d : cwd, name, NULL);
     int r = is_program(k, path);
@@ -99,7 +108,7 @@ char *find_program(TesKernel *k, const char *name, const char *path_env, const c
     if (r == -EACCES)
       worst = r;
   }
-  g_set_error(error, TES_ERROR, worst == -EACCES ? TES_ERROR_NOEXEC : TES_ERROR_NOTFOUND, "%s: %s in the sandbox's PATH", name,
-              worst == -EACCES ? "not executable" : "not found");
+  g_set_error(error, TES_ERROR, worst == -EACCES ? TES_ERROR_NOEXEC : TES_ERROR_NOTFOUND,
+              "%s: %s in the sandbox's PATH", name, worst == -EACCES ? "not executable" : "not found");
   return NULL;
 }

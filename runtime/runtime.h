@@ -22,7 +22,8 @@ typedef struct {
   gboolean (*set)(gpointer options, char **args, GError **error);
 } Flag;
 /* Parses leading flags up to "--" or the first word that is none; *rest is what follows. `--help` sets *help. */
-gboolean parse_flags(const Flag *flags, gpointer options, int argc, char **argv, int *rest, gboolean *help, GError **error);
+gboolean parse_flags(const Flag *flags, gpointer options, int argc, char **argv, int *rest, gboolean *help,
+                     GError **error);
 
 /* Prints "tessera: MESSAGE" as one line; returns the exit status that fits the error. */
 int report(const GError *);

@@ -37,7 +37,8 @@ static void check_order(const TesMutex *m) {
     if (held[i] == m)
       g_error("lock order: \"%s\" taken twice", m->klass->name);
     if (h->rank > m->klass->rank || (h->rank == m->klass->rank && !(h == m->klass && h->nest)))
-      g_error("lock order: \"%s\" (%u) taken while holding \"%s\" (%u)", m->klass->name, m->klass->rank, h->name, h->rank);
+      g_error("lock order: \"%s\" (%u) taken while holding \"%s\" (%u)", m->klass->name, m->klass->rank,
+              h->name, h->rank);
   }
 }
 

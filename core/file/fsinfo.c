@@ -6,10 +6,11 @@ struct _TesFsInfo {
   gint refs;
   TesMutex lock; /* guards root and cwd */
   TesPath *root, *cwd;
-  gint mask;     /* atomic */
+  gint mask; /* atomic */
 };
 
-static const TesLockClass fsinfo_class = {"fs info", TES_RANK_FSINFO, FALSE, "root and working directory of a process"};
+static const TesLockClass fsinfo_class = {"fs info", TES_RANK_FSINFO, FALSE,
+                                          "root and working directory of a process"};
 
 TesFsInfo *tes_fsinfo_new(TesPath *root, TesPath *cwd, guint32 mask) {
   TesFsInfo *f = g_new0(TesFsInfo, 1);
@@ -37,7 +38,8 @@ void tes_fsinfo_unref(TesFsInfo *f) {
 
 TesFsInfo *tes_fsinfo_copy(TesFsInfo *f) {
   TES_LOCKED(&f->lock);
-  return tes_fsinfo_new(f->root ? tes_path_ref(f->root) : NULL, f->cwd ? tes_path_ref(f->cwd) : NULL, tes_fsinfo_umask(f));
+  return tes_fsinfo_new(f->root ? tes_path_ref(f->root) : NULL, f->cwd ? tes_path_ref(f->cwd) : NULL,
+                        tes_fsinfo_umask(f));
 }
 
 TesPath *tes_fsinfo_root(TesFsInfo *f) {

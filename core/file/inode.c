@@ -6,7 +6,8 @@
 #include <core/task/task.h>
 #include <linux/capability.h>
 
-static const TesLockClass attach_class = {"inode attachments", TES_RANK_LEAF - 2, FALSE, "TesInode.attached: pipes and socket endpoints of nodes"};
+static const TesLockClass attach_class = {"inode attachments", TES_RANK_LEAF - 2, FALSE,
+                                          "TesInode.attached: pipes and socket endpoints of nodes"};
 static TesMutex attach_lock;
 
 static void attach_init(void) { tes_mutex_init(&attach_lock, &attach_class); }
@@ -26,7 +27,9 @@ void tes_inode_init(TesInode *i, TesSuper *s, const TesInodeOps *ops, guint32 mo
   i->ino = ino;
 }
 
-static gboolean is_root(const TesInode *i) { return i->super && __atomic_load_n(&i->super->root, __ATOMIC_ACQUIRE) == i; }
+static gboolean is_root(const TesInode *i) {
+  return i->super && __atomic_load_n(&i->super->root, __ATOMIC_ACQUIRE) == i;
+}
 
 TesInode *tes_inode_ref(TesInode *i) {
   if (g_atomic_int_add(&i->refs, 1) == 1 && is_root(i))
@@ -105,7 +108,8 @@ void tes_inode_new_owner(TesInode *dir, TesCtx *ctx, guint32 *mode, guint32 *uid
   *gid = dir->gid;
   if (S_ISDIR(*mode))
     *mode |= S_ISGID;
-  else if ((*mode & (S_ISGID | S_IXGRP)) == (S_ISGID | S_IXGRP) && c && !tes_cred_in_group(c, *gid) && !tes_cred_capable(c, CAP_FSETID))
+  else if ((*mode & (S_ISGID | S_IXGRP)) == (S_ISGID | S_IXGRP) && c && !tes_cred_in_group(c, *gid) &&
+           !tes_cred_capable(c, CAP_FSETID))
     *mode &= ~S_ISGID;
 }
 

@@ -47,14 +47,16 @@ guint64 tes_kernel_new_dev(TesKernel *k) {
   return makedev(0, n);
 }
 
-int tes_fs_new_super(TesCtx *ctx, const char *fstype, const char *source, const char *opts, gulong ms_flags, TesSuper **out) {
+int tes_fs_new_super(TesCtx *ctx, const char *fstype, const char *source, const char *opts, gulong ms_flags,
+                     TesSuper **out) {
   const TesFsTypeOps *fs = tes_registry_find(tes_kernel_registry(ctx->kernel), "filesystem", fstype);
   if (!fs || !TES_HAS(fs, mount))
     return -ENODEV;
   return fs->mount(ctx, source, opts && *opts ? opts : NULL, ms_flags, out);
 }
 
-int tes_fs_mount(TesCtx *ctx, const TesAt *at, const char *fstype, const char *source, const char *opts, gulong ms_flags) {
+int tes_fs_mount(TesCtx *ctx, const TesAt *at, const char *fstype, const char *source, const char *opts,
+                 gulong ms_flags) {
   TesSuper *s = NULL;
   int r = tes_fs_new_super(ctx, fstype, source, opts, ms_flags, &s);
   if (r < 0)

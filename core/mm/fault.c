@@ -22,7 +22,8 @@ static gboolean stack_fits(const TesMM *mm, const TesVma *v, gulong start) {
   gulong grown = tes_vma_start(v) - start;
   if (start < mm->min_addr || start >= tes_vma_start(v) || v->end - start > tes_mm_limit(&mm->stack_limit))
     return FALSE;
-  if (tes_mm_limit(&mm->as_limit) != RLIM_INFINITY && (mm->pages << TES_PAGE_SHIFT) + grown > tes_mm_limit(&mm->as_limit))
+  if (tes_mm_limit(&mm->as_limit) != RLIM_INFINITY &&
+      (mm->pages << TES_PAGE_SHIFT) + grown > tes_mm_limit(&mm->as_limit))
     return FALSE;
   if (!prev)
     return TRUE;

@@ -75,7 +75,8 @@ int tes_mm_mlock(TesMM *mm, TesTask *t, gulong addr, gulong len, gboolean on_fau
     return 0;
   tes_mm_lock(mm);
   gulong total = mm->locked_pages + tes_pages_of(addr, end) - pages_locked_in(mm, addr, end);
-  if (tes_mm_limit(&mm->lock_limit) != RLIM_INFINITY && total > tes_mm_limit(&mm->lock_limit) >> TES_PAGE_SHIFT)
+  if (tes_mm_limit(&mm->lock_limit) != RLIM_INFINITY &&
+      total > tes_mm_limit(&mm->lock_limit) >> TES_PAGE_SHIFT)
     r = -ENOMEM;
   if (r == 0)
     r = lock_range(mm, addr, end, TES_VMA_LOCKED | (on_fault ? TES_VMA_LOCKONFAULT : 0));

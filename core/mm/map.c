@@ -6,9 +6,11 @@
 /* ---- Limits and placement ---- */
 
 int tes_limit_check(TesMM *mm, gsize len, gboolean is_data) {
-  if (tes_mm_limit(&mm->as_limit) != RLIM_INFINITY && (mm->pages << TES_PAGE_SHIFT) + len > tes_mm_limit(&mm->as_limit))
+  if (tes_mm_limit(&mm->as_limit) != RLIM_INFINITY &&
+      (mm->pages << TES_PAGE_SHIFT) + len > tes_mm_limit(&mm->as_limit))
     return -ENOMEM;
-  if (is_data && tes_mm_limit(&mm->data_limit) != RLIM_INFINITY && (mm->data_pages << TES_PAGE_SHIFT) + len > tes_mm_limit(&mm->data_limit))
+  if (is_data && tes_mm_limit(&mm->data_limit) != RLIM_INFINITY &&
+      (mm->data_pages << TES_PAGE_SHIFT) + len > tes_mm_limit(&mm->data_limit))
     return -ENOMEM;
   return 0;
 }
@@ -288,7 +290,8 @@ static gboolean brk_move(TesMM *mm, gulong addr) {
   if (addr < mm->layout.brk_start || addr >= mm->max_addr || !mm->layout.brk_start)
     return FALSE;
   gulong data = addr - mm->layout.brk_start + (mm->layout.data_end - mm->layout.data_start);
-  if (addr > mm->brk && tes_mm_limit(&mm->data_limit) != RLIM_INFINITY && data > tes_mm_limit(&mm->data_limit))
+  if (addr > mm->brk && tes_mm_limit(&mm->data_limit) != RLIM_INFINITY &&
+      data > tes_mm_limit(&mm->data_limit))
     return FALSE;
   if (to == from)
     return TRUE;

@@ -25,12 +25,12 @@ guint64 tes_mm_id(TesMM *); /* unique, for private futex keys */
 
 /* ---- Layout, set by the loader ---- */
 typedef struct {
-  gulong mmap_top;                     /* mappings are placed downwards from here */
-  gulong brk_start;                    /* page-aligned or not, as the ELF ends (+ randomisation) */
-  gulong stack_start;                  /* top of the stack */
+  gulong mmap_top;    /* mappings are placed downwards from here */
+  gulong brk_start;   /* page-aligned or not, as the ELF ends (+ randomisation) */
+  gulong stack_start; /* top of the stack */
   gulong arg_start, arg_end, env_start, env_end;
   gulong code_start, code_end, data_start, data_end;
-  gulong vdso;                         /* base address, 0: none */
+  gulong vdso; /* base address, 0: none */
 } TesMMLayout;
 void tes_mm_set_layout(TesMM *, const TesMMLayout *);
 void tes_mm_get_layout(TesMM *, TesMMLayout *);
@@ -41,14 +41,14 @@ void tes_mm_set_auxv(TesMM *, const guint64 *auxv, gsize bytes);
 /* ---- Mapping, for mmap(2) and for the loader. Addresses, lengths: any; checked here. ---- */
 typedef struct {
   gulong addr, len;
-  guint prot;             /* PROT_* */
-  guint flags;            /* MAP_* as mmap(2); MAP_GROWSDOWN | MAP_STACK honoured */
-  TesFile *file;          /* NULL: anonymous */
+  guint prot;    /* PROT_* */
+  guint flags;   /* MAP_* as mmap(2); MAP_GROWSDOWN | MAP_STACK honoured */
+  TesFile *file; /* NULL: anonymous */
   goffset off;
-  const char *name;       /* NULL, or a static string for /proc/PID/maps: "[vdso]", "[stack]" */
-  TesMapSource *source;   /* instead of file: maps this (SysV shm, vDSO); a reference is taken */
-  guint64 limit_as;       /* RLIMIT_AS, RLIM_INFINITY: none (loader) */
-  TesTask *task;          /* for limits and contexts; NULL: none */
+  const char *name;     /* NULL, or a static string for /proc/PID/maps: "[vdso]", "[stack]" */
+  TesMapSource *source; /* instead of file: maps this (SysV shm, vDSO); a reference is taken */
+  guint64 limit_as;     /* RLIMIT_AS, RLIM_INFINITY: none (loader) */
+  TesTask *task;        /* for limits and contexts; NULL: none */
 } TesMmapArgs;
 /* Address or -errno (as a long). */
 glong tes_mm_mmap(TesMM *, const TesMmapArgs *);

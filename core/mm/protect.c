@@ -46,7 +46,8 @@ static int protect_part(TesMM *mm, TesVma *v, TesChange *c, gulong start, gulong
   if (prot & ~(guint)v->may)
     return -EACCES;
   if (tes_is_data(prot, v->flags) && !tes_is_data(v->prot, v->flags)) {
-    if (tes_mm_limit(&mm->data_limit) != RLIM_INFINITY && (mm->data_pages << TES_PAGE_SHIFT) + len > tes_mm_limit(&mm->data_limit))
+    if (tes_mm_limit(&mm->data_limit) != RLIM_INFINITY &&
+        (mm->data_pages << TES_PAGE_SHIFT) + len > tes_mm_limit(&mm->data_limit))
       return -ENOMEM;
     if (!(v->flags & TES_VMA_NORESERVE) && !v->source && len > mm->mf->limit)
       return -ENOMEM;

@@ -16,8 +16,7 @@ static void loaded_free(gpointer p) {
 
 static char *feature_key(const char *kind, const char *name) { return g_strconcat(kind, ":", name, NULL); }
 
-#define REFUSE(error, origin, ...)                                                                \
-  (refuse(error, origin, g_strdup_printf(__VA_ARGS__)), FALSE)
+#define REFUSE(error, origin, ...) (refuse(error, origin, g_strdup_printf(__VA_ARGS__)), FALSE)
 
 static void refuse(GError **error, const char *origin, char *why) {
   g_set_error(error, TES_ERROR, TES_ERROR_PLUGIN, "plugin %s refused: %s", origin, why);
@@ -26,12 +25,14 @@ static void refuse(GError **error, const char *origin, char *why) {
 
 static gboolean check_descriptor(const TesPlugin *p, const char *origin, GError **error) {
   if (p->abi_major != TES_ABI_MAJOR)
-    return REFUSE(error, origin, "built for plugin ABI %u, this is %u; rebuild it", p->abi_major, TES_ABI_MAJOR);
+    return REFUSE(error, origin, "built for plugin ABI %u, this is %u; rebuild it", p->abi_major,
+                  TES_ABI_MAJOR);
   if (p->abi_minor > TES_ABI_MINOR)
-    return REFUSE(error, origin, "needs plugin ABI %u.%u, this is %u.%u; update tessera", p->abi_major, p->abi_minor,
-                  TES_ABI_MAJOR, TES_ABI_MINOR);
+    return REFUSE(error, origin, "needs plugin ABI %u.%u, this is %u.%u; update tessera", p->abi_major,
+                  p->abi_minor, TES_ABI_MAJOR, TES_ABI_MINOR);
   if (p->size < sizeof(TesPlugin))
-    return REFUSE(error, origin, "its descriptor has %zu bytes instead of %zu; rebuild it", p->size, sizeof(TesPlugin));
+    return REFUSE(error, origin, "its descriptor has %zu bytes instead of %zu; rebuild it", p->size,
+                  sizeof(TesPlugin));
   if (!p->name || !p->summary || !p->licence || !p->features)
     return REFUSE(error, origin, "its descriptor lacks a name, summary, licence or features");
   return TRUE;
@@ -137,8 +138,8 @@ static gboolean list_plugins(const char *dir, gboolean subdirs, GPtrArray *out, 
   g_autoptr(GError) e = NULL;
   GDir *d = g_dir_open(dir, 0, &e);
   if (!d) {
-    g_set_error(error, TES_ERROR, TES_ERROR_PLUGIN, "plugin directory %s cannot be read: %s; see --plugin-path", dir,
-                g_strerror(errno));
+    g_set_error(error, TES_ERROR, TES_ERROR_PLUGIN,
+                "plugin directory %s cannot be read: %s; see --plugin-path", dir, g_strerror(errno));
     return FALSE;
   }
   for (const char *name; (name = g_dir_read_name(d));) {
@@ -307,9 +308,12 @@ char *tes_registry_default_dir(void) {
   return g_strdup(TES_PLUGIN_DIR);
 }
 
-const TesSyscall *tes_syscall_row(const TesRegistry *r, guint nr) { return nr < TES_SYSCALL_MAX ? r->syscalls[nr] : NULL; }
+const TesSyscall *tes_syscall_row(const TesRegistry *r, guint nr) {
+  return nr < TES_SYSCALL_MAX ? r->syscalls[nr] : NULL;
+}
 
-void tes_ctx_keys_foreach(const TesRegistry *r, void (*fn)(guint, const TesCtxKeyRow *, gpointer), gpointer data) {
+void tes_ctx_keys_foreach(const TesRegistry *r, void (*fn)(guint, const TesCtxKeyRow *, gpointer),
+                          gpointer data) {
   for (guint i = 0; i < r->ctx_rows->len; i++)
     fn(i, g_ptr_array_index(r->ctx_rows, i), data);
 }

@@ -8,7 +8,7 @@ struct _TesRegistry {
   GPtrArray *plugins;   /* TesLoaded, in loading order */
   GHashTable *features; /* "kind:name" -> TesFeature, borrowed from the descriptors */
   gboolean sealed;
-  GPtrArray *ctx_rows;  /* const TesCtxKeyRow by slot */
+  GPtrArray *ctx_rows;                    /* const TesCtxKeyRow by slot */
   TesCtxResolver *resolve[TES_CTX_KINDS]; /* by slot; made when sealed */
   const TesSyscall *syscalls[TES_SYSCALL_MAX];
 };

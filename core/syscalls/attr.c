@@ -44,7 +44,9 @@ static int apply(TesTask *t, Target *x, TesSetAttr *set) {
 }
 
 /* Read-only mounts answer before ownership is looked at. */
-static int writable(const Target *x) { return x->path && (x->path->vfs->ops->mount_flags(x->path) & MS_RDONLY) ? -EROFS : 0; }
+static int writable(const Target *x) {
+  return x->path && (x->path->vfs->ops->mount_flags(x->path) & MS_RDONLY) ? -EROFS : 0;
+}
 
 static int owner_of(TesTask *t, const Target *x, guint32 *uid, guint32 *gid, guint32 *mode) {
   TesAttr a;
@@ -89,7 +91,8 @@ static glong sys_chmod(TesTask *t, const gulong a[6]) { return chmod_at(t, AT_FD
 static glong sys_fchmodat(TesTask *t, const gulong a[6]) { return chmod_at(t, (int)a[0], a[1], a[2], 0); }
 static glong sys_fchmodat2(TesTask *t, const gulong a[6]) {
   int flags = (int)a[3];
-  return (flags & ~(AT_SYMLINK_NOFOLLOW | AT_EMPTY_PATH)) ? -EINVAL : chmod_at(t, (int)a[0], a[1], a[2], flags);
+  return (flags & ~(AT_SYMLINK_NOFOLLOW | AT_EMPTY_PATH)) ? -EINVAL
+                                                          : chmod_at(t, (int)a[0], a[1], a[2], flags);
 }
 static glong sys_fchmod(TesTask *t, const gulong a[6]) {
   g_auto(Target) x = {NULL, NULL};
@@ -118,7 +121,10 @@ static glong change_owner(TesTask *t, Target *x, guint32 new_uid, guint32 new_gi
     return r;
   if (!may_chown(t, uid, gid, new_uid, new_gid))
     return -EPERM;
-  TesSetAttr set = {.valid = (new_uid != G_MAXUINT32 ? TES_SET_UID : 0) | (new_gid != G_MAXUINT32 ? TES_SET_GID : 0), .uid = new_uid, .gid = new_gid};
+  TesSetAttr set = {.valid = (new_uid != G_MAXUINT32 ? TES_SET_UID : 0) |
+                             (new_gid != G_MAXUINT32 ? TES_SET_GID : 0),
+                    .uid = new_uid,
+                    .gid = new_gid};
   if (x->path && tes_suid_killed(x->path->inode, &set.mode))
     set.valid |= TES_SET_MODE;
   return apply(t, x, &set);
@@ -130,10 +136,13 @@ static glong chown_at(TesTask *t, int dirfd, gulong upath, gulong uid, gulong gi
   return r < 0 ? r : change_owner(t, &x, (guint32)uid, (guint32)gid);
 }
 static glong sys_chown(TesTask *t, const gulong a[6]) { return chown_at(t, AT_FDCWD, a[0], a[1], a[2], 0); }
-static glong sys_lchown(TesTask *t, const gulong a[6]) { return chown_at(t, AT_FDCWD, a[0], a[1], a[2], AT_SYMLINK_NOFOLLOW); }
+static glong sys_lchown(TesTask *t, const gulong a[6]) {
+  return chown_at(t, AT_FDCWD, a[0], a[1], a[2], AT_SYMLINK_NOFOLLOW);
+}
 static glong sys_fchownat(TesTask *t, const gulong a[6]) {
   int flags = (int)a[4];
-  return (flags & ~(AT_SYMLINK_NOFOLLOW | AT_EMPTY_PATH)) ? -EINVAL : chown_at(t, (int)a[0], a[1], a[2], a[3], flags);
+  return (flags & ~(AT_SYMLINK_NOFOLLOW | AT_EMPTY_PATH)) ? -EINVAL
+                                                          : chown_at(t, (int)a[0], a[1], a[2], a[3], flags);
 }
 static glong sys_fchown(TesTask *t, const gulong a[6]) {
   g_auto(Target) x = {NULL, NULL};
@@ -164,14 +173,16 @@ static glong change_times(TesTask *t, Target *x, const struct timespec ts[2]) {
       return -EACCES;
   }
   TesSetAttr set = {.atime = ts[0], .mtime = ts[1]};
-  set.valid = (ts[0].tv_nsec != UTIME_OMIT ? TES_SET_ATIME : 0) | (ts[1].tv_nsec != UTIME_OMIT ? TES_SET_MTIME : 0);
+  set.valid =
+      (ts[0].tv_nsec != UTIME_OMIT ? TES_SET_ATIME : 0) | (ts[1].tv_nsec != UTIME_OMIT ? TES_SET_MTIME : 0);
   return apply(t, x, &set);
 }
 
 /* A null path with a descriptor is the descriptor itself (futimens). */
 static glong times_at(TesTask *t, int dirfd, gulong upath, const struct timespec *ts, int flags) {
   g_auto(Target) x = {NULL, NULL};
-  int r = !upath && dirfd != AT_FDCWD ? (flags ? -EINVAL : by_fd(t, dirfd, &x)) : by_path(t, dirfd, upath, flags, &x);
+  int r = !upath && dirfd != AT_FDCWD ? (flags ? -EINVAL : by_fd(t, dirfd, &x))
+                                      : by_path(t, dirfd, upath, flags, &x);
   return r < 0 ? r : change_times(t, &x, ts);
 }
 

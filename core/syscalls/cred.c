@@ -14,8 +14,8 @@ static gboolean capable(TesTask *t, int cap) { return tes_task_capable(t, cap); 
 
 /* ---- After a change of ids ---- */
 
-#define FS_CAPS                                                                                   \
-  (1ULL << CAP_CHOWN | 1ULL << CAP_DAC_OVERRIDE | 1ULL << CAP_DAC_READ_SEARCH | 1ULL << CAP_FOWNER |  \
+#define FS_CAPS                                                                                      \
+  (1ULL << CAP_CHOWN | 1ULL << CAP_DAC_OVERRIDE | 1ULL << CAP_DAC_READ_SEARCH | 1ULL << CAP_FOWNER | \
    1ULL << CAP_FSETID | 1ULL << CAP_LINUX_IMMUTABLE | 1ULL << CAP_MKNOD | 1ULL << CAP_MAC_OVERRIDE)
 
 /* capabilities(7), "Effect of user ID changes on capabilities". */
@@ -92,7 +92,9 @@ static glong sys_setreuid(TesTask *t, const gulong a[6]) {
   return 0;
 }
 
-static gboolean one_of_uids(const TesCred *c, guint32 id) { return id == NONE || id == c->uid || id == c->euid || id == c->suid; }
+static gboolean one_of_uids(const TesCred *c, guint32 id) {
+  return id == NONE || id == c->uid || id == c->euid || id == c->suid;
+}
 
 static glong sys_setresuid(TesTask *t, const gulong a[6]) {
   guint32 r = (guint32)a[0], e = (guint32)a[1], s = (guint32)a[2];
@@ -113,7 +115,8 @@ static glong sys_setresuid(TesTask *t, const gulong a[6]) {
 static glong sys_setfsuid(TesTask *t, const gulong a[6]) {
   guint32 id = (guint32)a[0], before = t->cred->fsuid;
   const TesCred *old = t->cred;
-  if (id == NONE || id == before || !(id == old->uid || id == old->euid || id == old->suid || capable(t, CAP_SETUID)))
+  if (id == NONE || id == before ||
+      !(id == old->uid || id == old->euid || id == old->suid || capable(t, CAP_SETUID)))
     return before;
   TesCred *c = tes_cred_copy(old);
   c->fsuid = id;
@@ -166,7 +169,9 @@ static glong sys_setregid(TesTask *t, const gulong a[6]) {
   return 0;
 }
 
-static gboolean one_of_gids(const TesCred *c, guint32 id) { return id == NONE || id == c->gid || id == c->egid || id == c->sgid; }
+static gboolean one_of_gids(const TesCred *c, guint32 id) {
+  return id == NONE || id == c->gid || id == c->egid || id == c->sgid;
+}
 
 static glong sys_setresgid(TesTask *t, const gulong a[6]) {
   guint32 r = (guint32)a[0], e = (guint32)a[1], s = (guint32)a[2];
@@ -185,7 +190,8 @@ static glong sys_setresgid(TesTask *t, const gulong a[6]) {
 static glong sys_setfsgid(TesTask *t, const gulong a[6]) {
   guint32 id = (guint32)a[0], before = t->cred->fsgid;
   const TesCred *old = t->cred;
-  if (id == NONE || id == before || !(id == old->gid || id == old->egid || id == old->sgid || capable(t, CAP_SETGID)))
+  if (id == NONE || id == before ||
+      !(id == old->gid || id == old->egid || id == old->sgid || capable(t, CAP_SETGID)))
     return before;
   TesCred *c = tes_cred_copy(old);
   c->fsgid = id;
@@ -201,13 +207,18 @@ static glong sys_getgid(TesTask *t, const gulong a[6]) { return (void)a, t->cred
 static glong sys_getegid(TesTask *t, const gulong a[6]) { return (void)a, t->cred->egid; }
 
 static glong put3(TesTask *t, const gulong a[6], guint32 r, guint32 e, guint32 s) {
-  if (tes_copy_out(t, a[0], &r, sizeof r) || tes_copy_out(t, a[1], &e, sizeof e) || tes_copy_out(t, a[2], &s, sizeof s))
+  if (tes_copy_out(t, a[0], &r, sizeof r) || tes_copy_out(t, a[1], &e, sizeof e) ||
+      tes_copy_out(t, a[2], &s, sizeof s))
     return -EFAULT;
   return 0;
 }
 
-static glong sys_getresuid(TesTask *t, const gulong a[6]) { return put3(t, a, t->cred->uid, t->cred->euid, t->cred->suid); }
-static glong sys_getresgid(TesTask *t, const gulong a[6]) { return put3(t, a, t->cred->gid, t->cred->egid, t->cred->sgid); }
+static glong sys_getresuid(TesTask *t, const gulong a[6]) {
+  return put3(t, a, t->cred->uid, t->cred->euid, t->cred->suid);
+}
+static glong sys_getresgid(TesTask *t, const gulong a[6]) {
+  return put3(t, a, t->cred->gid, t->cred->egid, t->cred->sgid);
+}
 
 static glong sys_getgroups(TesTask *t, const gulong a[6]) {
   gint size = (gint)a[0];
@@ -244,9 +255,11 @@ static int cap_words(TesTask *t, gulong uhdr, struct __user_cap_header_struct *h
   if (tes_copy_in(t, h, uhdr, sizeof *h))
     return -EFAULT;
   switch (h->version) {
-  case _LINUX_CAPABILITY_VERSION_1: return _LINUX_CAPABILITY_U32S_1;
+  case _LINUX_CAPABILITY_VERSION_1:
+    return _LINUX_CAPABILITY_U32S_1;
   case _LINUX_CAPABILITY_VERSION_2:
-  case _LINUX_CAPABILITY_VERSION_3: return _LINUX_CAPABILITY_U32S_3;
+  case _LINUX_CAPABILITY_VERSION_3:
+    return _LINUX_CAPABILITY_U32S_3;
   }
   guint32 best = _LINUX_CAPABILITY_VERSION_3;
   return tes_copy_out(t, uhdr, &best, sizeof best) ? -EFAULT : 0;
@@ -265,7 +278,8 @@ static glong sys_capget(TesTask *t, const gulong a[6]) {
     return -ESRCH;
   g_autoptr(TesCred) c = tes_task_cred_ref(target);
   for (int i = 0; i < words; i++)
-    d[i] = (struct __user_cap_data_struct){(guint32)(c->cap_effective >> 32 * i), (guint32)(c->cap_permitted >> 32 * i),
+    d[i] = (struct __user_cap_data_struct){(guint32)(c->cap_effective >> 32 * i),
+                                           (guint32)(c->cap_permitted >> 32 * i),
                                            (guint32)(c->cap_inheritable >> 32 * i)};
   return tes_copy_out(t, a[1], d, words * sizeof d[0]);
 }

@@ -7,7 +7,8 @@
 #define NR_OPEN 1048576 /* fs.nr_open: no more descriptors than this for anybody */
 
 /* Swaps in *set (or not) and gives the old pair; -EINVAL, -EPERM as setrlimit(2). */
-static int do_prlimit(TesTask *t, TesThreadGroup *tg, guint resource, const struct rlimit *set, struct rlimit *old) {
+static int do_prlimit(TesTask *t, TesThreadGroup *tg, guint resource, const struct rlimit *set,
+                      struct rlimit *old) {
   gboolean may_raise = tes_task_capable(t, CAP_SYS_RESOURCE);
   if (resource >= RLIM_NLIMITS)
     return -EINVAL;
@@ -46,7 +47,8 @@ static gboolean may_touch(TesTask *t, TesTask *target) {
     return TRUE;
   g_autoptr(TesCred) o = tes_task_cred_ref(target);
   const TesCred *c = t->cred;
-  return c->uid == o->euid && c->uid == o->suid && c->uid == o->uid && c->gid == o->egid && c->gid == o->sgid && c->gid == o->gid;
+  return c->uid == o->euid && c->uid == o->suid && c->uid == o->uid && c->gid == o->egid &&
+         c->gid == o->sgid && c->gid == o->gid;
 }
 
 glong tes_do_prlimit64(TesTask *t, const gulong a[6]) {
@@ -71,10 +73,19 @@ glong tes_do_getrusage(TesTask *t, const gulong a[6]) {
   tes_mutex_lock(&t->kernel->task_set);
   int r = 0;
   switch ((int)a[0]) {
-  case RUSAGE_SELF: tes_tg_usage(t->tg, &u); self = TRUE; break;
-  case RUSAGE_CHILDREN: tes_tg_child_usage(t->tg, &u); break;
-  case RUSAGE_THREAD: tes_task_usage(t, &u); self = TRUE; break;
-  default: r = -EINVAL;
+  case RUSAGE_SELF:
+    tes_tg_usage(t->tg, &u);
+    self = TRUE;
+    break;
+  case RUSAGE_CHILDREN:
+    tes_tg_child_usage(t->tg, &u);
+    break;
+  case RUSAGE_THREAD:
+    tes_task_usage(t, &u);
+    self = TRUE;
+    break;
+  default:
+    r = -EINVAL;
   }
   tes_mutex_unlock(&t->kernel->task_set);
   if (r < 0)

@@ -41,8 +41,12 @@ static glong set_uts(TesTask *t, const gulong a[6], gsize field) {
   return 0;
 }
 
-static glong sys_sethostname(TesTask *t, const gulong a[6]) { return set_uts(t, a, G_STRUCT_OFFSET(TesUtsNs, nodename)); }
-static glong sys_setdomainname(TesTask *t, const gulong a[6]) { return set_uts(t, a, G_STRUCT_OFFSET(TesUtsNs, domainname)); }
+static glong sys_sethostname(TesTask *t, const gulong a[6]) {
+  return set_uts(t, a, G_STRUCT_OFFSET(TesUtsNs, nodename));
+}
+static glong sys_setdomainname(TesTask *t, const gulong a[6]) {
+  return set_uts(t, a, G_STRUCT_OFFSET(TesUtsNs, domainname));
+}
 
 /* ---- The machine ---- */
 
@@ -89,7 +93,19 @@ static glong sys_getrandom(TesTask *t, const gulong a[6]) {
 
 /* ---- The log ---- */
 
-enum { LOG_CLOSE, LOG_OPEN, LOG_READ, LOG_READ_ALL, LOG_READ_CLEAR, LOG_CLEAR, LOG_OFF, LOG_ON, LOG_LEVEL, LOG_UNREAD, LOG_SIZE };
+enum {
+  LOG_CLOSE,
+  LOG_OPEN,
+  LOG_READ,
+  LOG_READ_ALL,
+  LOG_READ_CLEAR,
+  LOG_CLEAR,
+  LOG_OFF,
+  LOG_ON,
+  LOG_LEVEL,
+  LOG_UNREAD,
+  LOG_SIZE
+};
 
 static glong read_log(TesTask *t, gulong to, gint len) {
   const char *text = tes_kernel_syslog(t->kernel);
@@ -102,20 +118,26 @@ static glong read_log(TesTask *t, gulong to, gint len) {
 /* The log never changes, so nothing is ever unread; clearing and console levels have no effect to show. */
 static glong sys_syslog(TesTask *t, const gulong a[6]) {
   int type = (int)a[0];
-  if (type != LOG_READ_ALL && type != LOG_SIZE && !tes_task_capable(t, CAP_SYSLOG) && !tes_task_capable(t, CAP_SYS_ADMIN))
+  if (type != LOG_READ_ALL && type != LOG_SIZE && !tes_task_capable(t, CAP_SYSLOG) &&
+      !tes_task_capable(t, CAP_SYS_ADMIN))
     return -EPERM;
   switch (type) {
   case LOG_READ_ALL:
-  case LOG_READ_CLEAR: return read_log(t, a[1], (gint)a[2]);
+  case LOG_READ_CLEAR:
+    return read_log(t, a[1], (gint)a[2]);
   case LOG_CLOSE:
   case LOG_OPEN:
   case LOG_CLEAR:
   case LOG_OFF:
   case LOG_ON:
-  case LOG_UNREAD: return 0;
-  case LOG_LEVEL: return (gint)a[2] < 1 || (gint)a[2] > 8 ? -EINVAL : 0;
-  case LOG_SIZE: return (glong)strlen(tes_kernel_syslog(t->kernel));
-  default: return -EINVAL; /* LOG_READ would wait for ever */
+  case LOG_UNREAD:
+    return 0;
+  case LOG_LEVEL:
+    return (gint)a[2] < 1 || (gint)a[2] > 8 ? -EINVAL : 0;
+  case LOG_SIZE:
+    return (glong)strlen(tes_kernel_syslog(t->kernel));
+  default:
+    return -EINVAL; /* LOG_READ would wait for ever */
   }
 }
 
@@ -148,21 +170,30 @@ static glong sys_reboot(TesTask *t, const gulong a[6]) {
   return -EPERM;
 }
 
-#define REFUSED(nr_, name_, args_) {SYS_##nr_, name_, never_permitted, TES_PARTIAL, "always EPERM: there is no such thing in a sandbox", args_}
-#define ABSENT(nr_, note_) {SYS_##nr_, #nr_, NULL, TES_NONE, note_, ""}
+#define REFUSED(nr_, name_, args_)                                                                       \
+  {                                                                                                      \
+    SYS_##nr_, name_, never_permitted, TES_PARTIAL, "always EPERM: there is no such thing in a sandbox", \
+        args_                                                                                            \
+  }
+#define ABSENT(nr_, note_) \
+  { SYS_##nr_, #nr_, NULL, TES_NONE, note_, "" }
 #define OLD "removed from Linux"
 
 static const TesSyscall rows[] = {
     {SYS_uname, "uname", sys_uname, TES_FULL, NULL, "p"},
     {SYS_getrlimit, "getrlimit", tes_do_getrlimit, TES_FULL, NULL, "dp"},
-    {SYS_getrusage, "getrusage", tes_do_getrusage, TES_PARTIAL, "no block I/O counts; times in ticks of 10 ms", "dp"},
+    {SYS_getrusage, "getrusage", tes_do_getrusage, TES_PARTIAL,
+     "no block I/O counts; times in ticks of 10 ms", "dp"},
     {SYS_sysinfo, "sysinfo", sys_sysinfo, TES_PARTIAL, "no load averages, no swap", "p"},
     {SYS_syslog, "syslog", sys_syslog, TES_PARTIAL, "a fixed text; SYSLOG_ACTION_READ is EINVAL", "dpd"},
-    {SYS_personality, "personality", tes_do_personality, TES_PARTIAL, "only ADDR_NO_RANDOMIZE has an effect", "x"},
+    {SYS_personality, "personality", tes_do_personality, TES_PARTIAL, "only ADDR_NO_RANDOMIZE has an effect",
+     "x"},
     {SYS_vhangup, "vhangup", sys_vhangup, TES_FULL, NULL, ""},
     {SYS_prctl, "prctl", tes_do_prctl, TES_PARTIAL,
-     "no seccomp, speculation control, PR_TSC_SIGSEGV, PR_SET_MM_MAP, PR_SET_VMA; THP_DISABLE is a hint", "dxxxx"},
-    {SYS_arch_prctl, "arch_prctl", tes_do_arch_prctl, TES_PARTIAL, "CPUID faulting and shadow stacks are not offered", "xp"},
+     "no seccomp, speculation control, PR_TSC_SIGSEGV, PR_SET_MM_MAP, PR_SET_VMA; THP_DISABLE is a hint",
+     "dxxxx"},
+    {SYS_arch_prctl, "arch_prctl", tes_do_arch_prctl, TES_PARTIAL,
+     "CPUID faulting and shadow stacks are not offered", "xp"},
     {SYS_setrlimit, "setrlimit", tes_do_setrlimit, TES_FULL, NULL, "dp"},
     {SYS_sethostname, "sethostname", sys_sethostname, TES_FULL, NULL, "pd"},
     {SYS_setdomainname, "setdomainname", sys_setdomainname, TES_FULL, NULL, "pd"},

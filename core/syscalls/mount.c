@@ -43,7 +43,8 @@ static int bind_mount(TesTask *t, const TesAt *at, gulong usource, gulong flags)
 
 #define PROPAGATION (MS_SHARED | MS_PRIVATE | MS_SLAVE | MS_UNBINDABLE)
 
-static int dispatch(TesTask *t, const TesAt *at, gulong usource, const char *type, gulong flags, const char *opts) {
+static int dispatch(TesTask *t, const TesAt *at, gulong usource, const char *type, gulong flags,
+                    const char *opts) {
   TesVfs *v = t->kernel->vfs;
   TesCtx *ctx = tes_task_ctx(t);
   if (flags & MS_REMOUNT)
@@ -109,7 +110,8 @@ static glong sys_pivot_root(TesTask *t, const gulong a[6]) {
 
 static const TesSyscall rows[] = {
     {SYS_pivot_root, "pivot_root", sys_pivot_root, TES_FULL, NULL, "ss"},
-    {SYS_mount, "mount", sys_mount, TES_PARTIAL, "all mounts are private: no MS_SHARED, MS_UNBINDABLE, MS_MOVE", "sssxp"},
+    {SYS_mount, "mount", sys_mount, TES_PARTIAL,
+     "all mounts are private: no MS_SHARED, MS_UNBINDABLE, MS_MOVE", "sssxp"},
     {SYS_umount2, "umount2", sys_umount2, TES_PARTIAL, "MNT_EXPIRE marks are not taken back by use", "sx"},
     {SYS_quotactl, "quotactl", NULL, TES_NONE, NO_QUOTA, "xsdp"},
     {428, "open_tree", NULL, TES_NONE, NEW_API, "asx"},

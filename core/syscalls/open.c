@@ -44,9 +44,13 @@ static glong sys_creat(TesTask *t, const gulong a[6]) {
   return open_common(t, AT_FDCWD, a[0], O_CREAT | O_WRONLY | O_TRUNC | KERNEL_O_LARGEFILE, (guint32)a[1], 0);
 }
 
-#define OPEN_KNOWN (O_ACCMODE | O_CREAT | O_EXCL | O_NOCTTY | O_TRUNC | O_APPEND | O_NONBLOCK | O_DSYNC | O_SYNC | O_ASYNC | O_DIRECT | \
-                    O_LARGEFILE | KERNEL_O_LARGEFILE | O_DIRECTORY | O_NOFOLLOW | O_NOATIME | O_CLOEXEC | O_PATH | O_TMPFILE)
-#define RESOLVE_KNOWN (RESOLVE_NO_XDEV | RESOLVE_NO_MAGICLINKS | RESOLVE_NO_SYMLINKS | RESOLVE_BENEATH | RESOLVE_IN_ROOT | RESOLVE_CACHED)
+#define OPEN_KNOWN                                                                                           \
+  (O_ACCMODE | O_CREAT | O_EXCL | O_NOCTTY | O_TRUNC | O_APPEND | O_NONBLOCK | O_DSYNC | O_SYNC | O_ASYNC |  \
+   O_DIRECT | O_LARGEFILE | KERNEL_O_LARGEFILE | O_DIRECTORY | O_NOFOLLOW | O_NOATIME | O_CLOEXEC | O_PATH | \
+   O_TMPFILE)
+#define RESOLVE_KNOWN                                                                                  \
+  (RESOLVE_NO_XDEV | RESOLVE_NO_MAGICLINKS | RESOLVE_NO_SYMLINKS | RESOLVE_BENEATH | RESOLVE_IN_ROOT | \
+   RESOLVE_CACHED)
 
 /* Unlike open(2), openat2(2) refuses what it does not know. */
 static int check_how(const struct open_how *how) {
@@ -118,7 +122,8 @@ static int access_place(TesTask *t, TesPath *p, guint mask) {
   if ((mask & X_OK) && type == S_IFREG && (mount & MS_NOEXEC))
     return -EACCES;
   int r = tes_inode_permission(p->inode, tes_task_ctx(t), mask);
-  if (r == 0 && (mask & W_OK) && (mount & MS_RDONLY) && (type == S_IFREG || type == S_IFDIR || type == S_IFLNK))
+  if (r == 0 && (mask & W_OK) && (mount & MS_RDONLY) &&
+      (type == S_IFREG || type == S_IFDIR || type == S_IFLNK))
     r = -EROFS;
   return r;
 }
@@ -143,9 +148,15 @@ static glong access_common(TesTask *t, int dirfd, gulong upath, gulong mode, int
   return r;
 }
 
-static glong sys_access(TesTask *t, const gulong a[6]) { return access_common(t, AT_FDCWD, a[0], a[1] & G_MAXUINT32, 0); }
-static glong sys_faccessat(TesTask *t, const gulong a[6]) { return access_common(t, (int)a[0], a[1], a[2] & G_MAXUINT32, 0); }
-static glong sys_faccessat2(TesTask *t, const gulong a[6]) { return access_common(t, (int)a[0], a[1], a[2] & G_MAXUINT32, (int)a[3]); }
+static glong sys_access(TesTask *t, const gulong a[6]) {
+  return access_common(t, AT_FDCWD, a[0], a[1] & G_MAXUINT32, 0);
+}
+static glong sys_faccessat(TesTask *t, const gulong a[6]) {
+  return access_common(t, (int)a[0], a[1], a[2] & G_MAXUINT32, 0);
+}
+static glong sys_faccessat2(TesTask *t, const gulong a[6]) {
+  return access_common(t, (int)a[0], a[1], a[2] & G_MAXUINT32, (int)a[3]);
+}
 
 /* ---- memfd_create ---- */
 

@@ -30,13 +30,19 @@ static glong do_mknod(TesTask *t, int dirfd, gulong upath, guint32 mode, gulong 
   guint32 type = mode & S_IFMT;
   if (type == S_IFDIR)
     return -EPERM;
-  if (type != 0 && type != S_IFREG && type != S_IFCHR && type != S_IFBLK && type != S_IFIFO && type != S_IFSOCK)
+  if (type != 0 && type != S_IFREG && type != S_IFCHR && type != S_IFBLK && type != S_IFIFO &&
+      type != S_IFSOCK)
     return -EINVAL;
-  TesNode n = {.mode = (type ? type : S_IFREG) | (masked(t, mode) & 07777), .rdev = type == S_IFCHR || type == S_IFBLK ? (guint32)dev : 0};
+  TesNode n = {.mode = (type ? type : S_IFREG) | (masked(t, mode) & 07777),
+               .rdev = type == S_IFCHR || type == S_IFBLK ? (guint32)dev : 0};
   return create(t, dirfd, upath, &n);
 }
-static glong sys_mknod(TesTask *t, const gulong a[6]) { return do_mknod(t, AT_FDCWD, a[0], (guint32)a[1], a[2]); }
-static glong sys_mknodat(TesTask *t, const gulong a[6]) { return do_mknod(t, (int)a[0], a[1], (guint32)a[2], a[3]); }
+static glong sys_mknod(TesTask *t, const gulong a[6]) {
+  return do_mknod(t, AT_FDCWD, a[0], (guint32)a[1], a[2]);
+}
+static glong sys_mknodat(TesTask *t, const gulong a[6]) {
+  return do_mknod(t, (int)a[0], a[1], (guint32)a[2], a[3]);
+}
 
 static glong do_symlink(TesTask *t, gulong utarget, int dirfd, gulong upath) {
   g_autofree char *target = g_malloc(TES_PATH_MAX);
@@ -68,7 +74,9 @@ static glong do_link(TesTask *t, int odir, gulong opath, int ndir, gulong npath,
   return create(t, ndir, npath, &n);
 }
 static glong sys_link(TesTask *t, const gulong a[6]) { return do_link(t, AT_FDCWD, a[0], AT_FDCWD, a[1], 0); }
-static glong sys_linkat(TesTask *t, const gulong a[6]) { return do_link(t, (int)a[0], a[1], (int)a[2], a[3], (int)a[4]); }
+static glong sys_linkat(TesTask *t, const gulong a[6]) {
+  return do_link(t, (int)a[0], a[1], (int)a[2], a[3], (int)a[4]);
+}
 
 /* ---- Removing and renaming ---- */
 
@@ -85,7 +93,8 @@ static glong sys_unlinkat(TesTask *t, const gulong a[6]) {
 }
 
 static glong do_rename(TesTask *t, int odir, gulong opath, int ndir, gulong npath, guint flags) {
-  if ((flags & ~(guint)(RENAME_NOREPLACE | RENAME_EXCHANGE | RENAME_WHITEOUT)) || ((flags & RENAME_EXCHANGE) && flags != RENAME_EXCHANGE))
+  if ((flags & ~(guint)(RENAME_NOREPLACE | RENAME_EXCHANGE | RENAME_WHITEOUT)) ||
+      ((flags & RENAME_EXCHANGE) && flags != RENAME_EXCHANGE))
     return -EINVAL;
   g_auto(TesPathArg) from = TES_PATH_ARG_INIT;
   g_auto(TesPathArg) to = TES_PATH_ARG_INIT;
@@ -95,9 +104,15 @@ static glong do_rename(TesTask *t, int odir, gulong opath, int ndir, gulong npat
     r = tes_path_arg(t, &to, ndir, npath, TES_AT_NOFOLLOW);
   return r < 0 ? r : v->ops->rename(v, tes_task_ctx(t), &from.at, &to.at, flags);
 }
-static glong sys_rename(TesTask *t, const gulong a[6]) { return do_rename(t, AT_FDCWD, a[0], AT_FDCWD, a[1], 0); }
-static glong sys_renameat(TesTask *t, const gulong a[6]) { return do_rename(t, (int)a[0], a[1], (int)a[2], a[3], 0); }
-static glong sys_renameat2(TesTask *t, const gulong a[6]) { return do_rename(t, (int)a[0], a[1], (int)a[2], a[3], (guint)a[4]); }
+static glong sys_rename(TesTask *t, const gulong a[6]) {
+  return do_rename(t, AT_FDCWD, a[0], AT_FDCWD, a[1], 0);
+}
+static glong sys_renameat(TesTask *t, const gulong a[6]) {
+  return do_rename(t, (int)a[0], a[1], (int)a[2], a[3], 0);
+}
+static glong sys_renameat2(TesTask *t, const gulong a[6]) {
+  return do_rename(t, (int)a[0], a[1], (int)a[2], a[3], (guint)a[4]);
+}
 
 /* ---- Reading links ---- */
 
@@ -122,8 +137,12 @@ static glong do_readlink(TesTask *t, int dirfd, gulong upath, gulong ubuf, gint 
   gsize n = MIN(strlen(text), (gsize)size);
   return tes_copy_out(t, ubuf, text, n) < 0 ? -EFAULT : (glong)n;
 }
-static glong sys_readlink(TesTask *t, const gulong a[6]) { return do_readlink(t, AT_FDCWD, a[0], a[1], (gint)a[2]); }
-static glong sys_readlinkat(TesTask *t, const gulong a[6]) { return do_readlink(t, (int)a[0], a[1], a[2], (gint)a[3]); }
+static glong sys_readlink(TesTask *t, const gulong a[6]) {
+  return do_readlink(t, AT_FDCWD, a[0], a[1], (gint)a[2]);
+}
+static glong sys_readlinkat(TesTask *t, const gulong a[6]) {
+  return do_readlink(t, (int)a[0], a[1], a[2], (gint)a[3]);
+}
 
 /* ---- Where a process stands ---- */
 
@@ -184,7 +203,9 @@ static glong sys_getcwd(TesTask *t, const gulong a[6]) {
   return tes_copy_out(t, a[0], name, n) < 0 ? -EFAULT : (glong)n;
 }
 
-static glong sys_umask(TesTask *t, const gulong a[6]) { return tes_fsinfo_set_umask(t->fsinfo, (guint32)a[0]); }
+static glong sys_umask(TesTask *t, const gulong a[6]) {
+  return tes_fsinfo_set_umask(t->fsinfo, (guint32)a[0]);
+}
 
 /* ---- truncate ---- */
 
@@ -223,7 +244,8 @@ static glong sys_truncate(TesTask *t, const gulong a[6]) {
     return r;
   guint64 limit = tes_task_rlimit(t, RLIMIT_FSIZE);
   TesAttr attr;
-  if ((guint64)len > limit && path->inode->ops->getattr(path->inode, tes_task_ctx(t), &attr) == 0 && (guint64)len > attr.size) {
+  if ((guint64)len > limit && path->inode->ops->getattr(path->inode, tes_task_ctx(t), &attr) == 0 &&
+      (guint64)len > attr.size) {
     tes_file_signal_self(t, SIGXFSZ);
     return -EFBIG;
   }

@@ -5,7 +5,8 @@
 
 guint tes_at_flags(int flags, gboolean follow_by_default) {
   gboolean follow = follow_by_default ? !(flags & AT_SYMLINK_NOFOLLOW) : (flags & AT_SYMLINK_FOLLOW) != 0;
-  return (follow ? 0 : TES_AT_NOFOLLOW) | ((flags & AT_EMPTY_PATH) ? TES_AT_EMPTY : 0) | ((flags & AT_NO_AUTOMOUNT) ? TES_AT_NO_AUTOMOUNT : 0);
+  return (follow ? 0 : TES_AT_NOFOLLOW) | ((flags & AT_EMPTY_PATH) ? TES_AT_EMPTY : 0) |
+         ((flags & AT_NO_AUTOMOUNT) ? TES_AT_NO_AUTOMOUNT : 0);
 }
 
 int tes_path_arg(TesTask *t, TesPathArg *p, int dirfd, gulong upath, guint flags) {

@@ -7,8 +7,9 @@
 
 typedef struct {
   TesAt at;
-  TesFile *file;  /* what dirfd names (referenced), when it matters; NULL: AT_FDCWD or an absolute path */
-  gboolean empty; /* "" with TES_AT_EMPTY: the call is about `file` (or, with file NULL, the working directory) */
+  TesFile *file; /* what dirfd names (referenced), when it matters; NULL: AT_FDCWD or an absolute path */
+  gboolean
+      empty; /* "" with TES_AT_EMPTY: the call is about `file` (or, with file NULL, the working directory) */
   char buf[TES_PATH_MAX];
 } TesPathArg;
 
@@ -16,7 +17,8 @@ typedef struct {
 int tes_path_arg(TesTask *, TesPathArg *, int dirfd, gulong upath, guint flags);
 void tes_path_arg_clear(TesPathArg *);
 G_DEFINE_AUTO_CLEANUP_CLEAR_FUNC(TesPathArg, tes_path_arg_clear)
-#define TES_PATH_ARG_INIT {.file = NULL}
+#define TES_PATH_ARG_INIT \
+  { .file = NULL }
 
 /* AT_SYMLINK_NOFOLLOW (or, in calls that do not follow, AT_SYMLINK_FOLLOW), AT_EMPTY_PATH and AT_NO_AUTOMOUNT as TES_AT_*. */
 guint tes_at_flags(int flags, gboolean follow_by_default);

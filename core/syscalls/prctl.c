@@ -67,7 +67,8 @@ static glong set_securebits(TesTask *t, gulong arg) {
   guint32 old = t->cred->securebits, want = (guint32)arg;
   if (arg & ~(gulong)ALL_SECUREBITS)
     return -EPERM;
-  if ((old & SECURE_ALL_LOCKS) >> 1 & (old ^ want) || old & SECURE_ALL_LOCKS & ~want || !tes_task_capable(t, CAP_SETPCAP))
+  if ((old & SECURE_ALL_LOCKS) >> 1 & (old ^ want) || old & SECURE_ALL_LOCKS & ~want ||
+      !tes_task_capable(t, CAP_SETPCAP))
     return -EPERM;
   set_securebits_raw(t, want);
   return 0;
@@ -149,9 +150,11 @@ static glong set_mm_field(TesTask *t, gulong op, gulong addr) {
   TesMMLayout y;
   tes_mm_get_layout(t->mm, &y);
   gulong *field[] = {
-      [PR_SET_MM_START_CODE] = &y.code_start, [PR_SET_MM_END_CODE] = &y.code_end,   [PR_SET_MM_START_DATA] = &y.data_start,
-      [PR_SET_MM_END_DATA] = &y.data_end,     [PR_SET_MM_START_STACK] = &y.stack_start, [PR_SET_MM_ARG_START] = &y.arg_start,
-      [PR_SET_MM_ARG_END] = &y.arg_end,       [PR_SET_MM_ENV_START] = &y.env_start, [PR_SET_MM_ENV_END] = &y.env_end,
+      [PR_SET_MM_START_CODE] = &y.code_start,   [PR_SET_MM_END_CODE] = &y.code_end,
+      [PR_SET_MM_START_DATA] = &y.data_start,   [PR_SET_MM_END_DATA] = &y.data_end,
+      [PR_SET_MM_START_STACK] = &y.stack_start, [PR_SET_MM_ARG_START] = &y.arg_start,
+      [PR_SET_MM_ARG_END] = &y.arg_end,         [PR_SET_MM_ENV_START] = &y.env_start,
+      [PR_SET_MM_ENV_END] = &y.env_end,
   };
   if (op >= G_N_ELEMENTS(field) || !field[op])
     return -EINVAL;
@@ -181,41 +184,78 @@ static glong set_mm(TesTask *t, const gulong a[6]) {
 
 glong tes_do_prctl(TesTask *t, const gulong a[6]) {
   switch ((int)a[0]) {
-  case PR_SET_PDEATHSIG: return set_pdeath(t, a[1]);
-  case PR_GET_PDEATHSIG: return put_int(t, a[1], t->pdeath_signal);
-  case PR_GET_DUMPABLE: return t->tg->dumpable;
-  case PR_SET_DUMPABLE: return set_dumpable(t, a[1]);
-  case PR_GET_KEEPCAPS: return (t->cred->securebits & SECBIT_KEEP_CAPS) != 0;
-  case PR_SET_KEEPCAPS: return set_keep_caps(t, a[1]);
-  case PR_GET_TIMING: return PR_TIMING_STATISTICAL;
-  case PR_SET_TIMING: return a[1] == PR_TIMING_STATISTICAL ? 0 : -EINVAL;
-  case PR_SET_NAME: return set_name(t, a[1]);
-  case PR_GET_NAME: return get_name(t, a[1]);
-  case PR_GET_SECCOMP: return 0; /* filters do not exist here, so there is none */
-  case PR_CAPBSET_READ: return bounding(t, a[1], FALSE);
-  case PR_CAPBSET_DROP: return bounding(t, a[1], TRUE);
-  case PR_GET_TSC: return put_int(t, a[1], PR_TSC_ENABLE);
-  case PR_SET_TSC: return a[1] == PR_TSC_ENABLE ? 0 : -EINVAL;
-  case PR_GET_SECUREBITS: return t->cred->securebits;
-  case PR_SET_SECUREBITS: return set_securebits(t, a[1]);
-  case PR_SET_TIMERSLACK: return set_timer_slack(t, a[1]);
-  case PR_GET_TIMERSLACK: return (glong)MIN(t->timer_slack, G_MAXINT);
-  case PR_SET_MM: return set_mm(t, a);
-  case PR_SET_CHILD_SUBREAPER: t->tg->child_subreaper = a[1] != 0; return 0;
-  case PR_GET_CHILD_SUBREAPER: return put_int(t, a[1], t->tg->child_subreaper);
-  case PR_SET_NO_NEW_PRIVS: return no_new_privs(t, a, TRUE);
-  case PR_GET_NO_NEW_PRIVS: return no_new_privs(t, a, FALSE);
-  case PR_GET_TID_ADDRESS: return tes_copy_out(t, a[1], &t->clear_child_tid, sizeof t->clear_child_tid);
-  case PR_SET_THP_DISABLE: return thp(t, a, TRUE);
-  case PR_GET_THP_DISABLE: return thp(t, a, FALSE);
-  case PR_CAP_AMBIENT: return ambient(t, a);
-  default: return -EINVAL;
+  case PR_SET_PDEATHSIG:
+    return set_pdeath(t, a[1]);
+  case PR_GET_PDEATHSIG:
+    return put_int(t, a[1], t->pdeath_signal);
+  case PR_GET_DUMPABLE:
+    return t->tg->dumpable;
+  case PR_SET_DUMPABLE:
+    return set_dumpable(t, a[1]);
+  case PR_GET_KEEPCAPS:
+    return (t->cred->securebits & SECBIT_KEEP_CAPS) != 0;
+  case PR_SET_KEEPCAPS:
+    return set_keep_caps(t, a[1]);
+  case PR_GET_TIMING:
+    return PR_TIMING_STATISTICAL;
+  case PR_SET_TIMING:
+    return a[1] == PR_TIMING_STATISTICAL ? 0 : -EINVAL;
+  case PR_SET_NAME:
+    return set_name(t, a[1]);
+  case PR_GET_NAME:
+    return get_name(t, a[1]);
+  case PR_GET_SECCOMP:
+    return 0; /* filters do not exist here, so there is none */
+  case PR_CAPBSET_READ:
+    return bounding(t, a[1], FALSE);
+  case PR_CAPBSET_DROP:
+    return bounding(t, a[1], TRUE);
+  case PR_GET_TSC:
+    return put_int(t, a[1], PR_TSC_ENABLE);
+  case PR_SET_TSC:
+    return a[1] == PR_TSC_ENABLE ? 0 : -EINVAL;
+  case PR_GET_SECUREBITS:
+    return t->cred->securebits;
+  case PR_SET_SECUREBITS:
+    return set_securebits(t, a[1]);
+  case PR_SET_TIMERSLACK:
+    return set_timer_slack(t, a[1]);
+  case PR_GET_TIMERSLACK:
+    return (glong)MIN(t->timer_slack, G_MAXINT);
+  case PR_SET_MM:
+    return set_mm(t, a);
+  case PR_SET_CHILD_SUBREAPER:
+    t->tg->child_subreaper = a[1] != 0;
+    return 0;
+  case PR_GET_CHILD_SUBREAPER:
+    return put_int(t, a[1], t->tg->child_subreaper);
+  case PR_SET_NO_NEW_PRIVS:
+    return no_new_privs(t, a, TRUE);
+  case PR_GET_NO_NEW_PRIVS:
+    return no_new_privs(t, a, FALSE);
+  case PR_GET_TID_ADDRESS:
+    return tes_copy_out(t, a[1], &t->clear_child_tid, sizeof t->clear_child_tid);
+  case PR_SET_THP_DISABLE:
+    return thp(t, a, TRUE);
+  case PR_GET_THP_DISABLE:
+    return thp(t, a, FALSE);
+  case PR_CAP_AMBIENT:
+    return ambient(t, a);
+  default:
+    return -EINVAL;
   }
 }
 
 /* ---- arch_prctl ---- */
 
-enum { SET_GS = 0x1001, SET_FS = 0x1002, GET_FS = 0x1003, GET_GS = 0x1004, GET_CPUID = 0x1011, SET_CPUID = 0x1012 };
+enum {
+  SET_GS = 0x1001,
+  SET_FS = 0x1002,
+  GET_FS = 0x1003,
+  GET_GS = 0x1004,
+  GET_CPUID = 0x1011,
+  SET_CPUID = 0x1012
+};
 
 glong tes_do_arch_prctl(TesTask *t, const gulong a[6]) {
   gulong addr = a[1];
@@ -229,11 +269,16 @@ glong tes_do_arch_prctl(TesTask *t, const gulong a[6]) {
     else
       tes_task_regs(t, TRUE)->gs_base = addr;
     return 0;
-  case GET_FS: return tes_copy_out(t, addr, &tes_task_regs(t, FALSE)->fs_base, sizeof addr);
-  case GET_GS: return tes_copy_out(t, addr, &tes_task_regs(t, FALSE)->gs_base, sizeof addr);
-  case GET_CPUID: return 1;
-  case SET_CPUID: return addr ? 0 : -ENODEV; /* as a CPU that cannot make CPUID fault */
-  default: return -EINVAL;
+  case GET_FS:
+    return tes_copy_out(t, addr, &tes_task_regs(t, FALSE)->fs_base, sizeof addr);
+  case GET_GS:
+    return tes_copy_out(t, addr, &tes_task_regs(t, FALSE)->gs_base, sizeof addr);
+  case GET_CPUID:
+    return 1;
+  case SET_CPUID:
+    return addr ? 0 : -ENODEV; /* as a CPU that cannot make CPUID fault */
+  default:
+    return -EINVAL;
   }
 }
 

@@ -51,7 +51,8 @@ static glong sys_clone(TesTask *t, const gulong a[6]) {
 #define MAX_SET_TID 32
 
 static int check_clone3(const struct clone_args *c) {
-  if (c->flags & (CLONE_DETACHED | CSIGNAL) || c->flags & ~(0xffffffffULL | CLONE_CLEAR_SIGHAND | CLONE_INTO_CGROUP))
+  if (c->flags & (CLONE_DETACHED | CSIGNAL) ||
+      c->flags & ~(0xffffffffULL | CLONE_CLEAR_SIGHAND | CLONE_INTO_CGROUP))
     return -EINVAL;
   if (c->exit_signal > TES_NSIG)
     return -EINVAL;
@@ -177,7 +178,8 @@ static glong exec_at(TesTask *t, int fd, char *path, int flags, gulong argv, gul
   g_autoptr(TesFile) f = tes_fd_get(t, fd);
   if (!f)
     return -EBADF;
-  g_autofree char *name = *path ? g_strdup_printf("/dev/fd/%d/%s", fd, path) : g_strdup_printf("/dev/fd/%d", fd);
+  g_autofree char *name =
+      *path ? g_strdup_printf("/dev/fd/%d/%s", fd, path) : g_strdup_printf("/dev/fd/%d", fd);
   TesAt at = {.base = f->path, .path = path, .flags = flags & AT_SYMLINK_NOFOLLOW ? TES_AT_NOFOLLOW : 0};
   TesLoadArgs la = {.execfn = name, .fd_cloexec = tes_fd_get_cloexec(t, fd) > 0};
   if (*path) {
@@ -318,7 +320,7 @@ static glong sys_getpgrp(TesTask *t, const gulong a[6]) {
 
 /* ---- Namespaces and sharing ---- */
 
-#define UNSHARE_FLAGS                                                                             \
+#define UNSHARE_FLAGS \
   (TES_CLONE_NEW_ALL | CLONE_FS | CLONE_FILES | CLONE_SYSVSEM | CLONE_THREAD | CLONE_SIGHAND | CLONE_VM)
 
 static void unshare_fs(TesTask *t) {
@@ -446,11 +448,16 @@ static glong order(gconstpointer a, gconstpointer b) { return a == b ? 0 : a < b
 
 static gconstpointer kcmp_object(TesTask *t, int type) {
   switch (type) {
-  case KCMP_VM: return t->mm;
-  case KCMP_FILES: return t->fdtable;
-  case KCMP_FS: return t->fsinfo;
-  case KCMP_SIGHAND: return t->tg->sighand;
-  default: return NULL;
+  case KCMP_VM:
+    return t->mm;
+  case KCMP_FILES:
+    return t->fdtable;
+  case KCMP_FS:
+    return t->fsinfo;
+  case KCMP_SIGHAND:
+    return t->tg->sighand;
+  default:
+    return NULL;
   }
 }
 
@@ -486,7 +493,8 @@ static glong sys_kcmp(TesTask *t, const gulong a[6]) {
 
 static const TesSyscall rows[] = {
     {SYS_getpid, "getpid", sys_getpid, TES_FULL, NULL, ""},
-    {SYS_clone, "clone", sys_clone, TES_PARTIAL, "no CLONE_NEWUSER, CLONE_NEWTIME, CLONE_PTRACE, CLONE_IO", "xpppx"},
+    {SYS_clone, "clone", sys_clone, TES_PARTIAL, "no CLONE_NEWUSER, CLONE_NEWTIME, CLONE_PTRACE, CLONE_IO",
+     "xpppx"},
     {SYS_fork, "fork", sys_fork, TES_FULL, NULL, ""},
     {SYS_vfork, "vfork", sys_vfork, TES_FULL, NULL, ""},
     {SYS_execve, "execve", sys_execve, TES_FULL, NULL, "spp"},

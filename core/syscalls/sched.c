@@ -19,7 +19,9 @@
 #define RR_INTERVAL_NS (100 * 1000 * 1000)
 #define NORMAL_INTERVAL_NS (4 * 1000 * 1000)
 
-static TesTask *find(TesTask *t, gint pid) { return pid ? tes_task_find(t->kernel, t->ns_pid, pid, FALSE) : tes_task_ref(t); }
+static TesTask *find(TesTask *t, gint pid) {
+  return pid ? tes_task_find(t->kernel, t->ns_pid, pid, FALSE) : tes_task_ref(t);
+}
 
 /* Same effective uid as the target's real or effective one, or CAP_SYS_NICE. */
 static gboolean may_change(TesTask *t, TesTask *target) {
@@ -37,12 +39,15 @@ static glong sys_sched_get_priority_max(TesTask *t, const gulong a[6]) {
   (void)t;
   switch ((int)a[0]) {
   case SCHED_FIFO:
-  case SCHED_RR: return 99;
+  case SCHED_RR:
+    return 99;
   case SCHED_OTHER:
   case SCHED_BATCH:
   case SCHED_IDLE:
-  case POLICY_DEADLINE: return 0;
-  default: return -EINVAL;
+  case POLICY_DEADLINE:
+    return 0;
+  default:
+    return -EINVAL;
   }
 }
 
@@ -54,11 +59,14 @@ static glong sys_sched_get_priority_min(TesTask *t, const gulong a[6]) {
 static int check_policy(int policy, int priority) {
   switch (policy) {
   case SCHED_FIFO:
-  case SCHED_RR: return priority >= 1 && priority <= 99 ? 0 : -EINVAL;
+  case SCHED_RR:
+    return priority >= 1 && priority <= 99 ? 0 : -EINVAL;
   case SCHED_OTHER:
   case SCHED_BATCH:
-  case SCHED_IDLE: return priority == 0 ? 0 : -EINVAL;
-  default: return -EINVAL;
+  case SCHED_IDLE:
+    return priority == 0 ? 0 : -EINVAL;
+  default:
+    return -EINVAL;
   }
 }
 
@@ -68,8 +76,10 @@ static int set_policy(TesTask *t, TesTask *target, int policy, int priority, gui
     return r;
   if (!may_change(t, target))
     return -EPERM;
-  gboolean raises = is_realtime(policy) && (!is_realtime(target->sched_policy) || priority > target->sched_priority);
-  if (raises && (guint64)priority > tes_task_rlimit(target, RLIMIT_RTPRIO) && !tes_task_capable(t, CAP_SYS_NICE))
+  gboolean raises =
+      is_realtime(policy) && (!is_realtime(target->sched_policy) || priority > target->sched_priority);
+  if (raises && (guint64)priority > tes_task_rlimit(target, RLIMIT_RTPRIO) &&
+      !tes_task_capable(t, CAP_SYS_NICE))
     return -EPERM;
   target->sched_policy = policy;
   target->sched_priority = priority;
@@ -86,7 +96,8 @@ static glong sys_sched_setscheduler(TesTask *t, const gulong a[6]) {
   g_autoptr(TesTask) target = find(t, (gint)a[0]);
   if (!target)
     return -ESRCH;
-  return set_policy(t, target, policy & ~RESET_ON_FORK, priority, policy & RESET_ON_FORK ? FLAG_RESET_ON_FORK : 0);
+  return set_policy(t, target, policy & ~RESET_ON_FORK, priority,
+                    policy & RESET_ON_FORK ? FLAG_RESET_ON_FORK : 0);
 }
 
 static glong sys_sched_getscheduler(TesTask *t, const gulong a[6]) {
@@ -121,7 +132,9 @@ static glong sys_sched_rr_get_interval(TesTask *t, const gulong a[6]) {
   g_autoptr(TesTask) target = find(t, (gint)a[0]);
   if (!target)
     return -ESRCH;
-  glong ns = target->sched_policy == SCHED_RR ? RR_INTERVAL_NS : target->sched_policy == SCHED_FIFO ? 0 : NORMAL_INTERVAL_NS;
+  glong ns = target->sched_policy == SCHED_RR     ? RR_INTERVAL_NS
+             : target->sched_policy == SCHED_FIFO ? 0
+                                                  : NORMAL_INTERVAL_NS;
   struct timespec ts = {0, ns};
   return tes_copy_out(t, a[1], &ts, sizeof ts);
 }
@@ -264,7 +277,8 @@ static guint current_cpu(TesTask *t) {
 
 static glong sys_getcpu(TesTask *t, const gulong a[6]) {
   guint32 cpu = current_cpu(t), node = 0;
-  if ((a[0] && tes_copy_out(t, a[0], &cpu, sizeof cpu)) || (a[1] && tes_copy_out(t, a[1], &node, sizeof node)))
+  if ((a[0] && tes_copy_out(t, a[0], &cpu, sizeof cpu)) ||
+      (a[1] && tes_copy_out(t, a[1], &node, sizeof node)))
     return -EFAULT;
   return 0;
 }
@@ -298,7 +312,8 @@ static GPtrArray *select_tasks(TesTask *t, int which, gint who) {
 static int set_nice(TesTask *t, TesTask *target, int nice) {
   if (!may_change(t, target))
     return -EPERM;
-  if (nice < target->nice && 20 - nice > (glong)MIN(tes_task_rlimit(target, RLIMIT_NICE), 40) && !tes_task_capable(t, CAP_SYS_NICE))
+  if (nice < target->nice && 20 - nice > (glong)MIN(tes_task_rlimit(target, RLIMIT_NICE), 40) &&
+      !tes_task_capable(t, CAP_SYS_NICE))
     return -EACCES;
   target->nice = nice;
   return 0;
@@ -338,10 +353,14 @@ static int check_ioprio(TesTask *t, int prio) {
     if (!tes_task_capable(t, CAP_SYS_ADMIN) && !tes_task_capable(t, CAP_SYS_NICE))
       return -EPERM;
     return IOPRIO_DATA(prio) < 8 ? 0 : -EINVAL;
-  case 2: return IOPRIO_DATA(prio) < 8 ? 0 : -EINVAL;
-  case 3: return 0;
-  case 0: return IOPRIO_DATA(prio) ? -EINVAL : 0;
-  default: return -EINVAL;
+  case 2:
+    return IOPRIO_DATA(prio) < 8 ? 0 : -EINVAL;
+  case 3:
+    return 0;
+  case 0:
+    return IOPRIO_DATA(prio) ? -EINVAL : 0;
+  default:
+    return -EINVAL;
   }
 }
 
@@ -384,11 +403,13 @@ static glong sys_ioprio_get(TesTask *t, const gulong a[6]) {
 
 /* ---- membarrier ---- */
 
-#define MEMBARRIER_SERVED                                                                         \
+#define MEMBARRIER_SERVED \
   (MEMBARRIER_CMD_GLOBAL | MEMBARRIER_CMD_PRIVATE_EXPEDITED | MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED)
 
 /* Guest threads are threads of the host, and the host's global barrier covers all of them: correct, if slow. */
-static glong host_barrier(void) { return syscall(SYS_membarrier, MEMBARRIER_CMD_GLOBAL, 0, 0) == 0 ? 0 : -EINVAL; }
+static glong host_barrier(void) {
+  return syscall(SYS_membarrier, MEMBARRIER_CMD_GLOBAL, 0, 0) == 0 ? 0 : -EINVAL;
+}
 
 static glong sys_membarrier(TesTask *t, const gulong a[6]) {
   if (a[1])
@@ -405,8 +426,10 @@ static glong sys_membarrier(TesTask *t, const gulong a[6]) {
     if (!t->tg->membarrier)
       return -EPERM;
     return tes_tg_n_live(t->tg) > 1 || t->vm_shared ? host_barrier() : 0;
-  case MEMBARRIER_CMD_GLOBAL: return host_barrier();
-  default: return -EINVAL;
+  case MEMBARRIER_CMD_GLOBAL:
+    return host_barrier();
+  default:
+    return -EINVAL;
   }
 }
 
@@ -425,12 +448,14 @@ static const TesSyscall rows[] = {
     {SYS_sched_rr_get_interval, "sched_rr_get_interval", sys_sched_rr_get_interval, TES_FULL, NULL, "dp"},
     {SYS_sched_setaffinity, "sched_setaffinity", sys_sched_setaffinity, TES_PARTIAL, STORED, "dup"},
     {SYS_sched_getaffinity, "sched_getaffinity", sys_sched_getaffinity, TES_FULL, NULL, "dup"},
-    {SYS_ioprio_set, "ioprio_set", sys_ioprio_set, TES_PARTIAL, "kept and answered; the host's block layer does not see it", "ddd"},
+    {SYS_ioprio_set, "ioprio_set", sys_ioprio_set, TES_PARTIAL,
+     "kept and answered; the host's block layer does not see it", "ddd"},
     {SYS_ioprio_get, "ioprio_get", sys_ioprio_get, TES_FULL, NULL, "dd"},
     {SYS_getcpu, "getcpu", sys_getcpu, TES_FULL, NULL, "ppp"},
     {SYS_sched_setattr, "sched_setattr", sys_sched_setattr, TES_PARTIAL, STORED "; no SCHED_DEADLINE", "dpx"},
     {SYS_sched_getattr, "sched_getattr", sys_sched_getattr, TES_PARTIAL, "no SCHED_DEADLINE", "dpux"},
-    {SYS_membarrier, "membarrier", sys_membarrier, TES_PARTIAL, "QUERY, GLOBAL and PRIVATE_EXPEDITED; the latter is slow", "dxd"},
+    {SYS_membarrier, "membarrier", sys_membarrier, TES_PARTIAL,
+     "QUERY, GLOBAL and PRIVATE_EXPEDITED; the latter is slow", "dxd"},
 };
 
 const TesSyscallTable tes_sys_sched = TES_ROWS(rows);

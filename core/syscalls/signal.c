@@ -22,7 +22,9 @@ static glong sys_rt_sigaction(TesTask *t, const gulong a[6]) {
   if (a[1]) {
     new_.mask &= ~TES_SIG_UNBLOCKABLE;
     sh->action[sig] = new_;
-    gboolean ignored = new_.handler == 1 || (new_.handler == 0 && (sig == SIGCONT || sig == SIGCHLD || sig == SIGWINCH || sig == SIGURG));
+    gboolean ignored =
+        new_.handler == 1 ||
+        (new_.handler == 0 && (sig == SIGCONT || sig == SIGCHLD || sig == SIGWINCH || sig == SIGURG));
     if (ignored)
       tes_signal_discard_group(t->tg, TES_SIGMASK(sig));
   }
@@ -39,10 +41,16 @@ static glong sys_rt_sigprocmask(TesTask *t, const gulong a[6]) {
     if (tes_copy_in(t, &set, a[1], sizeof set) < 0)
       return -EFAULT;
     switch ((int)a[0]) {
-    case SIG_BLOCK: set = old | set; break;
-    case SIG_UNBLOCK: set = old & ~set; break;
-    case SIG_SETMASK: break;
-    default: return -EINVAL;
+    case SIG_BLOCK:
+      set = old | set;
+      break;
+    case SIG_UNBLOCK:
+      set = old & ~set;
+      break;
+    case SIG_SETMASK:
+      break;
+    default:
+      return -EINVAL;
     }
     if ((set & ~TES_SIG_UNBLOCKABLE) != old)
       tes_signal_set_blocked(t, set);
@@ -189,7 +197,8 @@ static int kill_many(TesTask *t, gint pgid, int sig) {
   gboolean sent = FALSE;
   for (guint i = 0; i < all->len; i++) {
     TesTask *target = g_ptr_array_index(all, i);
-    if (pgid == -1 ? target->tg == t->tg || tes_task_pid(target, t->ns_pid) == 1 : tes_task_pgid(target, t->ns_pid) != pgid)
+    if (pgid == -1 ? target->tg == t->tg || tes_task_pid(target, t->ns_pid) == 1
+                   : tes_task_pgid(target, t->ns_pid) != pgid)
       continue;
     int e = kill_one(t, target, sig, FALSE, NULL);
     sent |= e == 0;
@@ -223,7 +232,9 @@ static int kill_thread(TesTask *t, gint tgid, gint tid, int sig, siginfo_t *give
   return kill_one(t, target, sig, TRUE, given);
 }
 
-static glong sys_tkill(TesTask *t, const gulong a[6]) { return kill_thread(t, -1, (gint)a[0], (int)a[1], NULL); }
+static glong sys_tkill(TesTask *t, const gulong a[6]) {
+  return kill_thread(t, -1, (gint)a[0], (int)a[1], NULL);
+}
 
 static glong sys_tgkill(TesTask *t, const gulong a[6]) {
   if ((gint)a[0] <= 0)

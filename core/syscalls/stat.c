@@ -52,7 +52,9 @@ static glong do_stat(TesTask *t, int dirfd, gulong upath, guint flags, gulong us
   return r < 0 ? r : put_stat(t, ustat, &a);
 }
 static glong sys_stat(TesTask *t, const gulong a[6]) { return do_stat(t, AT_FDCWD, a[0], 0, a[1]); }
-static glong sys_lstat(TesTask *t, const gulong a[6]) { return do_stat(t, AT_FDCWD, a[0], TES_AT_NOFOLLOW, a[1]); }
+static glong sys_lstat(TesTask *t, const gulong a[6]) {
+  return do_stat(t, AT_FDCWD, a[0], TES_AT_NOFOLLOW, a[1]);
+}
 
 static glong sys_newfstatat(TesTask *t, const gulong a[6]) {
   int flags = (int)a[3];
@@ -109,7 +111,8 @@ static void fill_statx(struct statx *x, const TesAttr *a) {
 static glong sys_statx(TesTask *t, const gulong args[6]) {
   int flags = (int)args[2];
   guint mask = (guint)args[3];
-  if ((mask & STATX__RESERVED) || (flags & ~(AT_SYMLINK_NOFOLLOW | AT_NO_AUTOMOUNT | AT_EMPTY_PATH | AT_STATX_SYNC_TYPE)) ||
+  if ((mask & STATX__RESERVED) ||
+      (flags & ~(AT_SYMLINK_NOFOLLOW | AT_NO_AUTOMOUNT | AT_EMPTY_PATH | AT_STATX_SYNC_TYPE)) ||
       (flags & AT_STATX_SYNC_TYPE) == AT_STATX_SYNC_TYPE)
     return -EINVAL;
   TesAttr a;
@@ -139,8 +142,9 @@ static glong sys_statx(TesTask *t, const gulong args[6]) {
 /* ---- statfs ---- */
 
 static glong statfs_flags(gulong ms) {
-  return 0x20 /* ST_VALID */ | ((ms & MS_RDONLY) ? 1 : 0) | ((ms & MS_NOSUID) ? 2 : 0) | ((ms & MS_NODEV) ? 4 : 0) |
-         ((ms & MS_NOEXEC) ? 8 : 0) | ((ms & MS_NOATIME) ? 0x400 : 0) | ((ms & MS_NODIRATIME) ? 0x800 : 0) |
+  return 0x20 /* ST_VALID */ | ((ms & MS_RDONLY) ? 1 : 0) | ((ms & MS_NOSUID) ? 2 : 0) |
+         ((ms & MS_NODEV) ? 4 : 0) | ((ms & MS_NOEXEC) ? 8 : 0) | ((ms & MS_NOATIME) ? 0x400 : 0) |
+         ((ms & MS_NODIRATIME) ? 0x800 : 0) |
          ((ms & (MS_NOATIME | MS_STRICTATIME)) ? 0 : 0x1000 /* ST_RELATIME */);
 }
 
@@ -182,7 +186,8 @@ static glong sys_fstatfs(TesTask *t, const gulong a[6]) {
   int r = tes_file_getattr(f, tes_task_ctx(t), &attr);
   if (r < 0)
     return r;
-  struct statfs s = {.f_bsize = TES_PAGE_SIZE, .f_frsize = TES_PAGE_SIZE, .f_namelen = TES_NAME_MAX, .f_flags = 0x20};
+  struct statfs s = {
+      .f_bsize = TES_PAGE_SIZE, .f_frsize = TES_PAGE_SIZE, .f_namelen = TES_NAME_MAX, .f_flags = 0x20};
   s.f_type = S_ISFIFO(attr.mode) ? 0x50495045 : S_ISSOCK(attr.mode) ? 0x534f434b : 0x09041934;
   s.f_fsid.__val[0] = (int)attr.dev;
   return tes_copy_out(t, a[1], &s, sizeof s);

@@ -23,4 +23,5 @@ extern const TesSyscallTable tes_sys_xattr;   /* xattr.c */
 extern const TesSyscallTable tes_sys_mount;   /* mount.c */
 extern const TesSyscallTable tes_sys_socket;  /* socket.c */
 
-#define TES_ROWS(rows_) {.size = sizeof(TesSyscallTable), .rows = (rows_), .n = G_N_ELEMENTS(rows_)}
+#define TES_ROWS(rows_) \
+  { .size = sizeof(TesSyscallTable), .rows = (rows_), .n = G_N_ELEMENTS(rows_) }

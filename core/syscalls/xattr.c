@@ -43,7 +43,9 @@ static int may_access(TesTask *t, TesInode *i, const char *name, gboolean write)
   if (g_str_has_prefix(name, "security.")) {
     if (!write)
       return 0;
-    return tes_task_capable(t, g_str_equal(name, "security.capability") ? CAP_SETFCAP : CAP_SYS_ADMIN) ? 0 : -EPERM;
+    return tes_task_capable(t, g_str_equal(name, "security.capability") ? CAP_SETFCAP : CAP_SYS_ADMIN)
+               ? 0
+               : -EPERM;
   }
   if (g_str_has_prefix(name, "system."))
     return write && !tes_inode_owner_or_capable(i, tes_task_ctx(t)) ? -EPERM : 0;
@@ -82,7 +84,9 @@ static glong do_set(TesTask *t, How how, const gulong a[6]) {
     r = may_change(t, p, name);
   if (r < 0)
     return r;
-  return TES_HAS(p->inode->ops, setxattr) ? p->inode->ops->setxattr(p->inode, tes_task_ctx(t), name, value, a[3], flags) : -EOPNOTSUPP;
+  return TES_HAS(p->inode->ops, setxattr)
+             ? p->inode->ops->setxattr(p->inode, tes_task_ctx(t), name, value, a[3], flags)
+             : -EOPNOTSUPP;
 }
 
 static glong do_get(TesTask *t, How how, const gulong a[6]) {
@@ -151,7 +155,8 @@ static glong do_remove(TesTask *t, How how, const gulong a[6]) {
     r = may_change(t, p, name);
   if (r < 0)
     return r;
-  return TES_HAS(p->inode->ops, removexattr) ? p->inode->ops->removexattr(p->inode, tes_task_ctx(t), name) : -EOPNOTSUPP;
+  return TES_HAS(p->inode->ops, removexattr) ? p->inode->ops->removexattr(p->inode, tes_task_ctx(t), name)
+                                             : -EOPNOTSUPP;
 }
 
 static glong sys_setxattr(TesTask *t, const gulong a[6]) { return do_set(t, BY_PATH, a); }

@@ -182,13 +182,16 @@ static int build_child(TesTask *t, TesTask *c, const TesCloneArgs *a) {
 
 /* ---- Linking ---- */
 
-static TesThreadGroup *child_parent(TesTask *t, guint64 flags) { return flags & CLONE_PARENT ? t->tg->parent : t->tg; }
+static TesThreadGroup *child_parent(TesTask *t, guint64 flags) {
+  return flags & CLONE_PARENT ? t->tg->parent : t->tg;
+}
 
 static int link_child(TesTask *t, TesTask *c, const TesCloneArgs *a) {
   TesKernel *k = t->kernel;
   gboolean thread = a->flags & CLONE_THREAD;
   guint64 limit = tes_task_rlimit(t, RLIMIT_NPROC);
-  gboolean exempt = t->cred->uid == 0 || tes_task_capable(t, CAP_SYS_RESOURCE) || tes_task_capable(t, CAP_SYS_ADMIN);
+  gboolean exempt =
+      t->cred->uid == 0 || tes_task_capable(t, CAP_SYS_RESOURCE) || tes_task_capable(t, CAP_SYS_ADMIN);
   TES_LOCKED(&k->task_set);
   /* A signal for the whole group or its process group must reach the child too, or be handled before the fork. */
   if (tes_signal_pending(t) || t->tg->exiting || (thread && t->tg->exec_task))
@@ -215,7 +218,8 @@ static void unlink_child(TesTask *c) {
 
 /* Writes the numbers that the flags ask for; failures to write are ignored, as Linux does (but not for a pidfd). */
 static void store_tids(TesTask *t, TesTask *c, const TesCloneArgs *a) {
-  gint in_parent = tes_pid_in(tes_pid_of(c->nrs), t->ns_pid), in_child = tes_pid_in(tes_pid_of(c->nrs), c->ns_pid);
+  gint in_parent = tes_pid_in(tes_pid_of(c->nrs), t->ns_pid),
+       in_child = tes_pid_in(tes_pid_of(c->nrs), c->ns_pid);
   if (a->flags & CLONE_PARENT_SETTID)
     (void)!tes_copy_out(t, a->parent_tid, &in_parent, sizeof in_parent);
   if (a->flags & CLONE_CHILD_SETTID)

@@ -15,7 +15,8 @@ gboolean tes_kernel_start_process(TesKernel *k, TesThreadGroup *tg, GError **err
     tg->started = TRUE;
   tes_mutex_unlock(&k->task_set);
   if (!can)
-    return fail(error, TES_ERROR_STATE, k->started ? "the process is already started" : "the kernel is not started");
+    return fail(error, TES_ERROR_STATE,
+                k->started ? "the process is already started" : "the kernel is not started");
   tes_task_start(tg->leader);
   return TRUE;
 }
@@ -78,7 +79,8 @@ static gboolean find_dirs(TesKernel *k, const TesProcessArgs *a, TesCreateCtx *c
     TesPath *p;
     int r = v->ops->walk(v, &c->ctx, &at, &p);
     if (r < 0) {
-      g_set_error(error, TES_ERROR, TES_ERROR_CONFIG, "failed to find root directory \"%s\": %s", a->root, g_strerror(-r));
+      g_set_error(error, TES_ERROR, TES_ERROR_CONFIG, "failed to find root directory \"%s\": %s", a->root,
+                  g_strerror(-r));
       return FALSE;
     }
     tes_path_unref(c->root);
@@ -95,7 +97,8 @@ static gboolean find_dirs(TesKernel *k, const TesProcessArgs *a, TesCreateCtx *c
   if (r < 0) {
     if (p)
       tes_path_unref(p);
-    g_set_error(error, TES_ERROR, TES_ERROR_CONFIG, "failed to find initial working directory \"%s\": %s", cwd, g_strerror(-r));
+    g_set_error(error, TES_ERROR, TES_ERROR_CONFIG, "failed to find initial working directory \"%s\": %s",
+                cwd, g_strerror(-r));
     return FALSE;
   }
   tes_path_unref(c->cwd);
@@ -120,8 +123,9 @@ static gboolean load_program(const TesProcessArgs *a, TesCreateCtx *c, TesImage 
                     .execfn = name};
   int r = tes_load_image(&c->ctx, &la, image);
   if (r < 0)
-    g_set_error(error, TES_ERROR, r == -ENOENT || r == -ENOTDIR ? TES_ERROR_NOTFOUND : TES_ERROR_NOEXEC, "%s: %s",
-                name ? name : "program", r == -ENOEXEC ? "not an executable for this machine" : g_strerror(-r));
+    g_set_error(error, TES_ERROR, r == -ENOENT || r == -ENOTDIR ? TES_ERROR_NOTFOUND : TES_ERROR_NOEXEC,
+                "%s: %s", name ? name : "program",
+                r == -ENOEXEC ? "not an executable for this machine" : g_strerror(-r));
   return r == 0;
 }
 

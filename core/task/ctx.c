@@ -78,32 +78,58 @@ static gpointer lend(TesTask *t, TesPath *p /* full */) {
   t->borrowed_paths = g_slist_prepend(t->borrowed_paths, p);
   return p;
 }
-static gpointer task_root(TesCtx *c) { return T(c)->fsinfo ? lend(T(c), tes_fsinfo_root(T(c)->fsinfo)) : NULL; }
+static gpointer task_root(TesCtx *c) {
+  return T(c)->fsinfo ? lend(T(c), tes_fsinfo_root(T(c)->fsinfo)) : NULL;
+}
 static gpointer task_cwd(TesCtx *c) { return T(c)->fsinfo ? lend(T(c), tes_fsinfo_cwd(T(c)->fsinfo)) : NULL; }
 
-#define ALL(fn) {fn, fn, fn}
+#define ALL(fn) \
+  { fn, fn, fn }
 
 const TesCtxKeyRow tes_core_ctx_rows[TES_CTX_N_CORE] = {
-    [TES_CTX_CAN_TRACE] = {"can-trace", "gboolean (*)(TesCtx *, TesTask *)", "K1", "static", {get_task_can_trace, NULL, super_can_trace}},
+    [TES_CTX_CAN_TRACE] = {"can-trace",
+                           "gboolean (*)(TesCtx *, TesTask *)",
+                           "K1",
+                           "static",
+                           {get_task_can_trace, NULL, super_can_trace}},
     [TES_CTX_KERNEL] = {"kernel", "TesKernel", "K2", "runtime", ALL(get_kernel)},
-    [TES_CTX_PID_NS] = {"pid-ns", "TesNs", "K3", "task, create arguments, kernel", {task_pid, create_pid, root_pid}},
-    [TES_CTX_UTS_NS] = {"uts-ns", "TesNs", "K4", "task, create arguments, kernel", {task_uts, create_uts, root_uts}},
-    [TES_CTX_IPC_NS] = {"ipc-ns", "TesNs", "K5", "task, create arguments, kernel", {task_ipc, create_ipc, root_ipc}},
-    [TES_CTX_CRED] = {"cred", "TesCred", "K6", "task, create arguments, kernel", {task_cred, create_cred, super_cred}},
-    [TES_CTX_ROOT] = {"root", "TesPath", "K7, K8", "task until it returns to the guest, create arguments, kernel", {task_root, create_root, super_root}},
-    [TES_CTX_MOUNT_NS] = {"mount-ns", "TesMountNs", "K9", "task, kernel", {task_mount_ns, create_mount_ns, super_mount_ns}},
+    [TES_CTX_PID_NS] =
+        {"pid-ns", "TesNs", "K3", "task, create arguments, kernel", {task_pid, create_pid, root_pid}},
+    [TES_CTX_UTS_NS] =
+        {"uts-ns", "TesNs", "K4", "task, create arguments, kernel", {task_uts, create_uts, root_uts}},
+    [TES_CTX_IPC_NS] =
+        {"ipc-ns", "TesNs", "K5", "task, create arguments, kernel", {task_ipc, create_ipc, root_ipc}},
+    [TES_CTX_CRED] =
+        {"cred", "TesCred", "K6", "task, create arguments, kernel", {task_cred, create_cred, super_cred}},
+    [TES_CTX_ROOT] = {"root",
+                      "TesPath",
+                      "K7, K8",
+                      "task until it returns to the guest, create arguments, kernel",
+                      {task_root, create_root, super_root}},
+    [TES_CTX_MOUNT_NS] =
+        {"mount-ns", "TesMountNs", "K9", "task, kernel", {task_mount_ns, create_mount_ns, super_mount_ns}},
     [TES_CTX_DCACHE_LIMITER] = {"dentry-cache-limiter", "-", "K10", "-", {NULL, NULL, NULL}},
     [TES_CTX_NET_NS] = {"net-ns", "TesNs", "K11", "task, kernel", {task_net, root_net, root_net}},
     [TES_CTX_REALTIME_CLOCK] = {"realtime-clock", "TesClock", "K12", "timekeeper", ALL(get_realtime)},
-    [TES_CTX_LIMITS] = {"limits", "TesLimits", "K13", "thread group, create arguments; the supervisor has none", {task_limits, create_limits, NULL}},
+    [TES_CTX_LIMITS] = {"limits",
+                        "TesLimits",
+                        "K13",
+                        "thread group, create arguments; the supervisor has none",
+                        {task_limits, create_limits, NULL}},
     [TES_CTX_MEMFILE] = {"memory-file", "TesMemFile", "K14", "kernel", ALL(get_memfile)},
     [TES_CTX_MEMFILE_PROVIDER] = {"memory-file-provider", "TesKernel", "K15", "runtime", ALL(get_kernel)},
     [TES_CTX_PLATFORM] = {"platform", "TesPlatform", "K16", "kernel", ALL(get_platform)},
-    [TES_CTX_UNIQUE_ID] = {"unique-id-provider", "TesKernel", "K17, K18", "runtime; draw with tes_unique_id()", ALL(get_kernel)},
-    [TES_CTX_INOTIFY_COOKIE] = {"inotify-cookie-provider", "TesKernel", "K19", "runtime; draw with tes_inotify_cookie()", ALL(get_kernel)},
+    [TES_CTX_UNIQUE_ID] = {"unique-id-provider", "TesKernel", "K17, K18",
+                           "runtime; draw with tes_unique_id()", ALL(get_kernel)},
+    [TES_CTX_INOTIFY_COOKIE] = {"inotify-cookie-provider", "TesKernel", "K19",
+                                "runtime; draw with tes_inotify_cookie()", ALL(get_kernel)},
     [TES_CTX_EVENTS] = {"unimplemented-events", "TesKernel", "K20", "runtime", ALL(get_kernel)},
     [TES_CTX_TASK_SELF] = {"task", "TesTask", "K24", "itself", {task_self, NULL, NULL}},
     [TES_CTX_THREAD_GROUP] = {"thread-group", "TesThreadGroup", "K24", "task", {task_group, NULL, NULL}},
-    [TES_CTX_WORKING_DIR] = {"working-directory", "TesPath", "", "task until it returns to the guest, create arguments, kernel", {task_cwd, create_cwd, super_root}},
+    [TES_CTX_WORKING_DIR] = {"working-directory",
+                             "TesPath",
+                             "",
+                             "task until it returns to the guest, create arguments, kernel",
+                             {task_cwd, create_cwd, super_root}},
     [TES_CTX_USER_NS] = {"user-ns", "TesNs", "", "task, kernel", {task_user, root_user, root_user}},
 };

@@ -20,9 +20,13 @@ static void add_later(TesAfter *a, Later l) {
   g_array_append_val(a->signals, l);
 }
 
-void tes_after_signal_tg(TesAfter *a, TesThreadGroup *tg, int sig) { add_later(a, (Later){tes_tg_ref(tg), NULL, sig}); }
+void tes_after_signal_tg(TesAfter *a, TesThreadGroup *tg, int sig) {
+  add_later(a, (Later){tes_tg_ref(tg), NULL, sig});
+}
 
-void tes_after_signal_task(TesAfter *a, TesTask *t, int sig) { add_later(a, (Later){NULL, tes_task_ref(t), sig}); }
+void tes_after_signal_task(TesAfter *a, TesTask *t, int sig) {
+  add_later(a, (Later){NULL, tes_task_ref(t), sig});
+}
 
 void tes_after_signal_pgrp(TesAfter *a, TesPgrp *p, int sig) {
   for (GList *l = p->groups.head; l; l = l->next)
@@ -109,7 +113,8 @@ static void become_leader(TesTask *t) {
   gint own_tid = t->tid;
   tes_task_ref(t);
   g_hash_table_remove(k->tasks, GINT_TO_POINTER(own_tid));
-  g_hash_table_insert(k->tasks, GINT_TO_POINTER(old->tid), tes_task_ref(t)); /* drops the table's reference to old */
+  g_hash_table_insert(k->tasks, GINT_TO_POINTER(old->tid),
+                      tes_task_ref(t)); /* drops the table's reference to old */
   g_hash_table_insert(k->tasks, GINT_TO_POINTER(own_tid), tes_task_ref(old));
   t->tid = old->tid;
   t->nrs = pid->nr;
@@ -174,7 +179,7 @@ static void add_usage(TesUsage *to, const TesUsage *u) {
 }
 
 void tes_tg_usage(TesThreadGroup *tg, TesUsage *out) {
-  *out = (TesUsage){tg->dead_utime,  tg->dead_stime,  tg->dead_minflt, tg->dead_majflt,
+  *out = (TesUsage){tg->dead_utime, tg->dead_stime,  tg->dead_minflt, tg->dead_majflt,
                     tg->dead_nvcsw, tg->dead_nivcsw, tg->maxrss};
   for (GList *l = tg->threads.head; l; l = l->next) {
     TesUsage u;
@@ -184,7 +189,7 @@ void tes_tg_usage(TesThreadGroup *tg, TesUsage *out) {
 }
 
 void tes_tg_child_usage(TesThreadGroup *tg, TesUsage *out) {
-  *out = (TesUsage){tg->child_utime,  tg->child_stime,  tg->child_minflt,  tg->child_majflt,
+  *out = (TesUsage){tg->child_utime, tg->child_stime,  tg->child_minflt, tg->child_majflt,
                     tg->child_nvcsw, tg->child_nivcsw, tg->child_maxrss};
 }
 
@@ -321,7 +326,10 @@ static void notify_exit(TesThreadGroup *tg, TesAfter *after) {
   }
   int st = tg->exit_status;
   if (parent && send)
-    tes_signal_notify_parent(tg, WIFEXITED(st) ? CLD_EXITED : WCOREDUMP(st) ? CLD_DUMPED : CLD_KILLED,
+    tes_signal_notify_parent(tg,
+                             WIFEXITED(st)   ? CLD_EXITED
+                             : WCOREDUMP(st) ? CLD_DUMPED
+                                             : CLD_KILLED,
                              WIFEXITED(st) ? WEXITSTATUS(st) : WTERMSIG(st));
   if (parent)
     tes_queue_notify(&parent->child_queue, POLLIN);

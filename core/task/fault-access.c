@@ -12,8 +12,9 @@ static gboolean in_set(guint8 op, const guint8 *set, gsize n) { return memchr(se
 
 /* One-byte opcodes; `reg` is the middle field of the byte behind it. */
 static gboolean one_byte_writes(guint8 op, guint reg) {
-  static const guint8 always[] = {0x88, 0x89, 0xc6, 0xc7, 0x86, 0x87, 0xaa, 0xab, 0xa4, 0xa5, 0x8f, 0xa2, 0xa3, 0x6c, 0x6d,
-                                  0xc0, 0xc1, 0xd0, 0xd1, 0xd2, 0xd3, 0xe8, 0x68, 0x6a, 0xc8};
+  static const guint8 always[] = {0x88, 0x89, 0xc6, 0xc7, 0x86, 0x87, 0xaa, 0xab, 0xa4,
+                                  0xa5, 0x8f, 0xa2, 0xa3, 0x6c, 0x6d, 0xc0, 0xc1, 0xd0,
+                                  0xd1, 0xd2, 0xd3, 0xe8, 0x68, 0x6a, 0xc8};
   if (op < 0x40)
     return (op & 7) < 2 && op < 0x38; /* ALU operation into memory; 0x38 and 0x39 compare */
   if (op >= 0x50 && op <= 0x57)
@@ -21,19 +22,23 @@ static gboolean one_byte_writes(guint8 op, guint reg) {
   switch (op) {
   case 0x80:
   case 0x81:
-  case 0x83: return reg != 7;
-  case 0xfe: return TRUE;
-  case 0xff: return reg < 2 || reg == 2 || reg == 6;
+  case 0x83:
+    return reg != 7;
+  case 0xfe:
+    return TRUE;
+  case 0xff:
+    return reg < 2 || reg == 2 || reg == 6;
   case 0xf6:
-  case 0xf7: return reg == 2 || reg == 3;
+  case 0xf7:
+    return reg == 2 || reg == 3;
   }
   return in_set(op, always, sizeof always);
 }
 
 /* Opcodes behind 0x0f, and the same map in VEX and EVEX encodings. */
 static gboolean two_byte_writes(guint8 op, guint reg) {
-  static const guint8 always[] = {0x11, 0x13, 0x17, 0x29, 0x2b, 0x7f, 0xe7, 0xd6, 0xc0, 0xc1, 0xb0, 0xb1,
-                                  0xc3, 0xc7, 0xab, 0xb3, 0xbb, 0xa4, 0xa5, 0xac, 0xad};
+  static const guint8 always[] = {0x11, 0x13, 0x17, 0x29, 0x2b, 0x7f, 0xe7, 0xd6, 0xc0, 0xc1, 0xb0,
+                                  0xb1, 0xc3, 0xc7, 0xab, 0xb3, 0xbb, 0xa4, 0xa5, 0xac, 0xad};
   if (op >= 0x90 && op <= 0x9f)
     return TRUE; /* setcc */
   return (op == 0xba && reg >= 5) || in_set(op, always, sizeof always);
@@ -53,10 +58,14 @@ static gboolean writes_memory(const guint8 *p, gsize n) {
   guint8 b[8] = {0};
   memcpy(b, p + i, MIN(n - i, sizeof b));
   switch (b[0]) {
-  case 0x0f: return two_byte_writes(b[1], b[2] >> 3 & 7);
-  case 0xc5: return two_byte_writes(b[2], b[3] >> 3 & 7);
-  case 0xc4: return (b[1] & 0x1f) == 1 && two_byte_writes(b[3], b[4] >> 3 & 7);
-  case 0x62: return (b[1] & 7) == 1 && two_byte_writes(b[4], b[5] >> 3 & 7);
+  case 0x0f:
+    return two_byte_writes(b[1], b[2] >> 3 & 7);
+  case 0xc5:
+    return two_byte_writes(b[2], b[3] >> 3 & 7);
+  case 0xc4:
+    return (b[1] & 0x1f) == 1 && two_byte_writes(b[3], b[4] >> 3 & 7);
+  case 0x62:
+    return (b[1] & 7) == 1 && two_byte_writes(b[4], b[5] >> 3 & 7);
   }
   return one_byte_writes(b[0], b[1] >> 3 & 7);
 }

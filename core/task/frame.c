@@ -68,10 +68,29 @@ static gulong stack_top(const TesTask *t, gulong sp, const TesSigAction *a) {
 }
 
 static void save_regs(SigContext *mc, const TesRegs *r, const TesTask *t, guint64 mask) {
-  *mc = (SigContext){.r8 = r->r8, .r9 = r->r9, .r10 = r->r10, .r11 = r->r11, .r12 = r->r12, .r13 = r->r13,
-                     .r14 = r->r14, .r15 = r->r15, .rdi = r->rdi, .rsi = r->rsi, .rbp = r->rbp, .rbx = r->rbx,
-                     .rdx = r->rdx, .rax = r->rax, .rcx = r->rcx, .rsp = r->rsp, .rip = r->rip, .eflags = r->eflags,
-                     .cs = r->cs, .ss = r->ss, .err = t->trap_err, .trapno = t->trap_no, .oldmask = mask,
+  *mc = (SigContext){.r8 = r->r8,
+                     .r9 = r->r9,
+                     .r10 = r->r10,
+                     .r11 = r->r11,
+                     .r12 = r->r12,
+                     .r13 = r->r13,
+                     .r14 = r->r14,
+                     .r15 = r->r15,
+                     .rdi = r->rdi,
+                     .rsi = r->rsi,
+                     .rbp = r->rbp,
+                     .rbx = r->rbx,
+                     .rdx = r->rdx,
+                     .rax = r->rax,
+                     .rcx = r->rcx,
+                     .rsp = r->rsp,
+                     .rip = r->rip,
+                     .eflags = r->eflags,
+                     .cs = r->cs,
+                     .ss = r->ss,
+                     .err = t->trap_err,
+                     .trapno = t->trap_no,
+                     .oldmask = mask,
                      .cr2 = t->fault_addr};
 }
 
@@ -130,8 +149,9 @@ gboolean tes_signal_setup_frame(TesTask *t, const siginfo_t *info, const TesSigA
   f.uc.flags = UC_SIGCONTEXT_SS | UC_STRICT_RESTORE_SS | (fp ? UC_FP_XSTATE : 0);
   f.uc.stack.sp = t->altstack.sp;
   f.uc.stack.size = t->altstack.size;
-  f.uc.stack.flags = t->altstack.flags & SS_DISABLE ? SS_DISABLE
-                     : t->altstack.flags | (on_altstack(t, r->rsp) ? SS_ONSTACK : 0);
+  f.uc.stack.flags = t->altstack.flags & SS_DISABLE
+                         ? SS_DISABLE
+                         : t->altstack.flags | (on_altstack(t, r->rsp) ? SS_ONSTACK : 0);
   f.uc.sigmask = mask;
   save_regs(&f.uc.mc, r, t, mask);
   f.uc.mc.fpstate = fp;
@@ -171,7 +191,7 @@ static gboolean restore_xstate(TesTask *t, gulong fp) {
     return FALSE;
   guint64 *header = (guint64 *)(buf + LEGACY_SIZE);
   header[0] = extended ? header[0] & t->kernel->platform->xfeatures : 3; /* x87 and SSE only */
-  memset(header + 1, 0, 56);                                            /* standard format, reserved bytes zero */
+  memset(header + 1, 0, 56); /* standard format, reserved bytes zero */
   memset(buf + SW_OFFSET, 0, LEGACY_SIZE - SW_OFFSET);
   *(guint32 *)(buf + 24) &= 0xffff; /* reserved MXCSR bits */
   return t->exec->ops->xstate_set(t->exec, buf, max) >= 0;

@@ -74,7 +74,9 @@ typedef struct {
   TesTask *task;
 } Numbered;
 
-static int by_number(gconstpointer a, gconstpointer b) { return ((const Numbered *)a)->nr - ((const Numbered *)b)->nr; }
+static int by_number(gconstpointer a, gconstpointer b) {
+  return ((const Numbered *)a)->nr - ((const Numbered *)b)->nr;
+}
 
 GPtrArray *tes_tasks_snapshot(TesKernel *k, TesNs *ns) {
   g_autoptr(GArray) found = g_array_new(FALSE, FALSE, sizeof(Numbered));
@@ -135,13 +137,27 @@ TesNs *tes_task_ns(TesTask *t, int flag) {
   TES_LOCKED(&t->lock);
   TesNs *ns = NULL;
   switch (flag) {
-  case CLONE_NEWUSER: ns = t->ns_user; break;
-  case CLONE_NEWUTS: ns = t->ns_uts; break;
-  case CLONE_NEWIPC: ns = t->ns_ipc; break;
-  case CLONE_NEWPID: ns = t->ns_pid; break;
-  case CLONE_NEWNET: ns = t->ns_net; break;
-  case CLONE_NEWCGROUP: ns = t->ns_cgroup; break;
-  case CLONE_NEWTIME: ns = t->ns_time; break;
+  case CLONE_NEWUSER:
+    ns = t->ns_user;
+    break;
+  case CLONE_NEWUTS:
+    ns = t->ns_uts;
+    break;
+  case CLONE_NEWIPC:
+    ns = t->ns_ipc;
+    break;
+  case CLONE_NEWPID:
+    ns = t->ns_pid;
+    break;
+  case CLONE_NEWNET:
+    ns = t->ns_net;
+    break;
+  case CLONE_NEWCGROUP:
+    ns = t->ns_cgroup;
+    break;
+  case CLONE_NEWTIME:
+    ns = t->ns_time;
+    break;
   }
   return ns ? tes_ns_ref(ns) : NULL;
 }
@@ -169,9 +185,12 @@ static char state_letter(TesTask *t) {
   if (t->stopped)
     return 'T';
   switch (g_atomic_int_get(&t->state)) {
-  case TES_TASK_BLOCKED: return 'S';
-  case TES_TASK_STOPPED: return 'T';
-  default: return 'R';
+  case TES_TASK_BLOCKED:
+    return 'S';
+  case TES_TASK_STOPPED:
+    return 'T';
+  default:
+    return 'R';
   }
 }
 
@@ -229,7 +248,9 @@ void tes_task_stat(TesTask *t, TesTaskStat *out) {
       .majflt = u.majflt,
       .voluntary_switches = tes_counted(&t->nvcsw),
       .involuntary_switches = tes_counted(&t->nivcsw),
-      .exit_code = tg->zombie ? tg->exit_status : t->is_dead ? t->exit_code : 0,
+      .exit_code = tg->zombie   ? tg->exit_status
+                   : t->is_dead ? t->exit_code
+                                : 0,
       .umask = umask,
   };
   fill_tty(tg, out);

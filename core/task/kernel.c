@@ -8,9 +8,12 @@
 #include <sys/prctl.h>
 #include <sys/wait.h>
 
-static const TesLockClass ext_class = {"kernel external", TES_RANK_KERNEL_EXT, FALSE, "changes from outside the sandbox"};
-static const TesLockClass task_set_class = {"task set", TES_RANK_TASK_SET, FALSE, "process tree, groups, sessions, pid namespaces"};
-static const TesLockClass running_class = {"running tasks", TES_RANK_RUNNING, FALSE, "CPU clock ticker's start and stop"};
+static const TesLockClass ext_class = {"kernel external", TES_RANK_KERNEL_EXT, FALSE,
+                                       "changes from outside the sandbox"};
+static const TesLockClass task_set_class = {"task set", TES_RANK_TASK_SET, FALSE,
+                                            "process tree, groups, sessions, pid namespaces"};
+static const TesLockClass running_class = {"running tasks", TES_RANK_RUNNING, FALSE,
+                                           "CPU clock ticker's start and stop"};
 
 #define DEFAULT_PID_MAX 32768
 
@@ -47,7 +50,8 @@ static gboolean check_args(TesKernel *k, const TesKernelArgs *a, GError **error)
   if (!a->timekeeper)
     return fail(error, TES_ERROR_CONFIG, "a kernel needs a timekeeper");
   if (!tes_timekeeper_has_clocks(a->timekeeper))
-    return fail(error, TES_ERROR_CONFIG, "the timekeeper's clocks must be set before the kernel is initialised");
+    return fail(error, TES_ERROR_CONFIG,
+                "the timekeeper's clocks must be set before the kernel is initialised");
   if (a->application_cores == 0)
     return fail(error, TES_ERROR_CONFIG, "the number of CPUs must be at least 1 (--cpus)");
   return TRUE;
@@ -57,9 +61,11 @@ static gboolean unknown_feature(TesKernel *k, const char *kind, const char *name
   g_auto(GStrv) names = tes_registry_names(k->registry, kind);
   g_autofree char *list = g_strjoinv(", ", names);
   if (name)
-    g_set_error(error, TES_ERROR, TES_ERROR_CONFIG, "no %s \"%s\" is loaded; there is: %s", kind, name, *list ? list : "none");
+    g_set_error(error, TES_ERROR, TES_ERROR_CONFIG, "no %s \"%s\" is loaded; there is: %s", kind, name,
+                *list ? list : "none");
   else
-    g_set_error(error, TES_ERROR, TES_ERROR_CONFIG, "no %s is loaded; install one or give --plugin-path", kind);
+    g_set_error(error, TES_ERROR, TES_ERROR_CONFIG, "no %s is loaded; install one or give --plugin-path",
+                kind);
   return FALSE;
 }
 
@@ -249,7 +255,8 @@ void tes_kernel_free(TesKernel *k) {
     tes_vdso_free(k);
   if (k->supervisor_cred)
     tes_cred_unref(k->supervisor_cred);
-  TesNs *ns[] = {k->root_uts, k->root_ipc, k->root_pid, k->root_net, k->root_cgroup, k->root_time, k->root_user};
+  TesNs *ns[] = {k->root_uts,    k->root_ipc,  k->root_pid, k->root_net,
+                 k->root_cgroup, k->root_time, k->root_user};
   for (guint i = 0; i < G_N_ELEMENTS(ns); i++)
     if (ns[i])
       tes_ns_unref(ns[i]);
@@ -300,13 +307,20 @@ const GError *tes_kernel_save_error(TesKernel *k) { return k->save_error; }
 
 TesNs *tes_kernel_root_ns(TesKernel *k, int flag) {
   switch (flag) {
-  case CLONE_NEWUSER: return k->root_user;
-  case CLONE_NEWUTS: return k->root_uts;
-  case CLONE_NEWIPC: return k->root_ipc;
-  case CLONE_NEWPID: return k->root_pid;
-  case CLONE_NEWNET: return k->root_net;
-  case CLONE_NEWCGROUP: return k->root_cgroup;
-  default: return k->root_time;
+  case CLONE_NEWUSER:
+    return k->root_user;
+  case CLONE_NEWUTS:
+    return k->root_uts;
+  case CLONE_NEWIPC:
+    return k->root_ipc;
+  case CLONE_NEWPID:
+    return k->root_pid;
+  case CLONE_NEWNET:
+    return k->root_net;
+  case CLONE_NEWCGROUP:
+    return k->root_cgroup;
+  default:
+    return k->root_time;
   }
 }
 

@@ -13,7 +13,7 @@ G_DEFINE_AUTOPTR_CLEANUP_FUNC(TesThreadGroup, tes_tg_unref)
 /* The numbers of one task in its pid namespace and every ancestor, root first. Lives as long as a task, a process
  * group or a session uses it: only then may the numbers be given out again. */
 typedef struct {
-  gint refs;     /* locked */
+  gint refs; /* locked */
   guint n;
   TesTask *task; /* borrowed; NULL when no task has the number any more */
   TesPidNr nr[]; /* ns: referenced */
@@ -32,8 +32,8 @@ typedef struct {
 #define TES_PID_NS(ns) ((TesPidNs *)(ns)->data)
 
 TesPid *tes_pid_of(TesPidNr *nrs);
-TesPid *tes_pid_ref(TesPid *);                 /* locked */
-void tes_pid_unref(TesKernel *, TesPid *);     /* locked */
+TesPid *tes_pid_ref(TesPid *);             /* locked */
+void tes_pid_unref(TesKernel *, TesPid *); /* locked */
 gint tes_pid_in(TesPid *, TesNs *ns /* NULL: root */);
 TesPid *tes_pid_find(TesKernel *, TesNs *, gint nr); /* locked; borrowed */
 TesNs *tes_pid_ns_new(TesKernel *, TesNs *parent);   /* -> ns.c; NULL: nested too deeply */
@@ -51,7 +51,8 @@ typedef struct {
 #define TES_UTS_NS(ns) ((TesUtsNs *)(ns)->data)
 
 /* CLONE_NEW* flags that this kernel can serve. */
-#define TES_CLONE_NEW_SERVED (CLONE_NEWNS | CLONE_NEWUTS | CLONE_NEWIPC | CLONE_NEWPID | CLONE_NEWNET | CLONE_NEWCGROUP)
+#define TES_CLONE_NEW_SERVED \
+  (CLONE_NEWNS | CLONE_NEWUTS | CLONE_NEWIPC | CLONE_NEWPID | CLONE_NEWNET | CLONE_NEWCGROUP)
 #define TES_CLONE_NEW_ALL (TES_CLONE_NEW_SERVED | CLONE_NEWUSER | CLONE_NEWTIME)
 #ifndef CLONE_NEWTIME
 #define CLONE_NEWTIME 0x80
@@ -82,7 +83,8 @@ void tes_task_drop_resources(TesTask *);
 /* Drops everything of a task that is not linked, and the reference. */
 void tes_task_abort(TesTask *);
 /* Makes the task visible: numbers, thread list, parent's children, process group. `parent` NULL: none. Locked; 0 or -errno. */
-int tes_task_link(TesTask *, TesThreadGroup *parent, TesPgrp *pgrp /* new groups only */, const gint *set_tid, guint n);
+int tes_task_link(TesTask *, TesThreadGroup *parent, TesPgrp *pgrp /* new groups only */, const gint *set_tid,
+                  guint n);
 /* Takes a dead task's numbers and its place in the tables. Locked. */
 void tes_task_unlink(TesTask *);
 /* Reverts a link of a task that never ran. Locked. */

@@ -4,9 +4,11 @@
 #include <core/task/signal-private.h>
 #include <string.h>
 
-static const TesLockClass limits_class = {"limits", TES_RANK_LEAF, FALSE, "resource limits of a thread group"};
+static const TesLockClass limits_class = {"limits", TES_RANK_LEAF, FALSE,
+                                          "resource limits of a thread group"};
 
-#define UNLIMITED {RLIM_INFINITY, RLIM_INFINITY}
+#define UNLIMITED \
+  { RLIM_INFINITY, RLIM_INFINITY }
 
 static const struct rlimit defaults[RLIM_NLIMITS] = {
     [RLIMIT_CPU] = UNLIMITED,
@@ -48,7 +50,9 @@ void tes_limits_unref(TesLimits *l) {
 }
 
 /* A single aligned word: read without the lock. */
-guint64 tes_limits_soft(TesLimits *l, int resource) { return __atomic_load_n(&l->v[resource].rlim_cur, __ATOMIC_RELAXED); }
+guint64 tes_limits_soft(TesLimits *l, int resource) {
+  return __atomic_load_n(&l->v[resource].rlim_cur, __ATOMIC_RELAXED);
+}
 
 guint64 tes_task_rlimit(TesTask *t, int resource) { return tes_limits_soft(t->tg->limits, resource); }
 

@@ -11,13 +11,20 @@ static const TesLockClass uts_class = {"uts namespace", TES_RANK_LEAF, FALSE, "h
 /* Inode numbers of the initial namespaces as Linux has them. */
 static guint64 initial_id(int kind) {
   switch (kind) {
-  case CLONE_NEWIPC: return 4026531839;
-  case CLONE_NEWUTS: return 4026531838;
-  case CLONE_NEWUSER: return 4026531837;
-  case CLONE_NEWPID: return 4026531836;
-  case CLONE_NEWCGROUP: return 4026531835;
-  case CLONE_NEWTIME: return 4026531834;
-  default: return 4026531833;
+  case CLONE_NEWIPC:
+    return 4026531839;
+  case CLONE_NEWUTS:
+    return 4026531838;
+  case CLONE_NEWUSER:
+    return 4026531837;
+  case CLONE_NEWPID:
+    return 4026531836;
+  case CLONE_NEWCGROUP:
+    return 4026531835;
+  case CLONE_NEWTIME:
+    return 4026531834;
+  default:
+    return 4026531833;
   }
 }
 
@@ -118,7 +125,8 @@ int tes_ns_set_make(TesTask *t, guint64 flags, TesNsSet *out) {
   int r = make_mount_ns(t, flags, &s.mount_ns);
   if (r < 0)
     return r;
-  s.pid_children = flags & CLONE_NEWPID ? tes_pid_ns_new(k, t->ns_pid_children) : tes_ns_ref(t->ns_pid_children);
+  s.pid_children =
+      flags & CLONE_NEWPID ? tes_pid_ns_new(k, t->ns_pid_children) : tes_ns_ref(t->ns_pid_children);
   if (!s.pid_children) {
     tes_ns_set_clear(k, &s);
     return -ENOSPC;
@@ -160,7 +168,8 @@ void tes_ns_set_give(TesTask *t, TesNsSet *s) {
 /* The task's own set changes places with `s`; others see either. */
 static void exchange(TesTask *t, TesNsSet *s) {
   tes_mutex_lock(&t->lock);
-  TesNsSet old = {t->mount_ns, t->ns_user, t->ns_uts, t->ns_ipc, t->ns_pid, t->ns_pid_children, t->ns_net, t->ns_cgroup, t->ns_time};
+  TesNsSet old = {t->mount_ns,        t->ns_user, t->ns_uts,    t->ns_ipc, t->ns_pid,
+                  t->ns_pid_children, t->ns_net,  t->ns_cgroup, t->ns_time};
   tes_ns_set_give(t, s);
   tes_mutex_unlock(&t->lock);
   *s = old;
@@ -222,8 +231,10 @@ static int join(TesTask *t, TesTask *from, guint64 flags) {
   struct {
     int flag;
     TesNs **slot, **source;
-  } parts[] = {{CLONE_NEWUTS, &s.uts, &from->ns_uts},       {CLONE_NEWIPC, &s.ipc, &from->ns_ipc},
-               {CLONE_NEWNET, &s.net, &from->ns_net},       {CLONE_NEWCGROUP, &s.cgroup, &from->ns_cgroup},
+  } parts[] = {{CLONE_NEWUTS, &s.uts, &from->ns_uts},
+               {CLONE_NEWIPC, &s.ipc, &from->ns_ipc},
+               {CLONE_NEWNET, &s.net, &from->ns_net},
+               {CLONE_NEWCGROUP, &s.cgroup, &from->ns_cgroup},
                {CLONE_NEWPID, &s.pid_children, &from->ns_pid}};
   tes_mutex_lock(&from->lock);
   TesMountNs *old_mounts = NULL;

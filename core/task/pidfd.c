@@ -11,7 +11,9 @@ typedef struct {
 static TesThreadGroup *group_of(TesFile *f) { return ((PidFile *)f)->tg; }
 
 /* Without a lock: pollers may hold theirs. The flag only ever goes up, before the queue is told. */
-static guint pidfd_poll(TesFile *f) { return g_atomic_int_get(&group_of(f)->zombie) ? POLLIN | POLLRDNORM : 0; }
+static guint pidfd_poll(TesFile *f) {
+  return g_atomic_int_get(&group_of(f)->zombie) ? POLLIN | POLLRDNORM : 0;
+}
 
 static char *pidfd_describe(TesFile *f) {
   (void)f;

@@ -245,8 +245,8 @@ static gboolean before_guest(TesTask *t) {
 }
 
 static gboolean has_work(TesTask *t) {
-  return g_atomic_int_get(&t->killed) || g_atomic_int_get(&t->sig_flag) || g_atomic_int_get(&t->work_pending) ||
-         g_atomic_int_get(&t->kernel->pause_count) > 0;
+  return g_atomic_int_get(&t->killed) || g_atomic_int_get(&t->sig_flag) ||
+         g_atomic_int_get(&t->work_pending) || g_atomic_int_get(&t->kernel->pause_count) > 0;
 }
 
 static void run_guest(TesTask *t) {
@@ -268,7 +268,8 @@ static void run_guest(TesTask *t) {
 #define ALTSTACK_SIZE (32 * 1024)
 
 static void *install_altstack(void) {
-  void *p = mmap(NULL, ALTSTACK_SIZE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  void *p =
+      mmap(NULL, ALTSTACK_SIZE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   if (p == MAP_FAILED)
     return NULL;
   stack_t ss = {.ss_sp = p, .ss_size = ALTSTACK_SIZE};

@@ -146,7 +146,8 @@ int tes_tty_check_change(TesTask *t, TesTty *tty, int sig) {
   TesKernel *k = t->kernel;
   tes_mutex_lock(&k->task_set);
   TesPgrp *own = t->tg->pgrp;
-  gboolean background = t->tg->session && tty->session == t->tg->session && tty->pgrp && own && own->pgid != tty->pgrp;
+  gboolean background =
+      t->tg->session && tty->session == t->tg->session && tty->pgrp && own && own->pgid != tty->pgrp;
   gboolean orphaned = background && tes_pgrp_is_orphaned(own);
   gint pgid = own ? own->pgid : 0;
   tes_mutex_unlock(&k->task_set);
@@ -258,12 +259,18 @@ static glong get_number(TesTask *t, TesTty *tty, gboolean sid, gulong arg) {
 
 glong tes_tty_job_ioctl(TesTask *t, TesTty *tty, guint cmd, gulong arg) {
   switch (cmd) {
-  case TIOCSCTTY: return set_controlling(t, tty, arg == 1);
-  case TIOCNOTTY: return give_up_controlling(t, tty);
-  case TIOCGPGRP: return get_number(t, tty, FALSE, arg);
-  case TIOCSPGRP: return set_foreground(t, tty, arg);
-  case TIOCGSID: return get_number(t, tty, TRUE, arg);
-  default: return -ENOTTY;
+  case TIOCSCTTY:
+    return set_controlling(t, tty, arg == 1);
+  case TIOCNOTTY:
+    return give_up_controlling(t, tty);
+  case TIOCGPGRP:
+    return get_number(t, tty, FALSE, arg);
+  case TIOCSPGRP:
+    return set_foreground(t, tty, arg);
+  case TIOCGSID:
+    return get_number(t, tty, TRUE, arg);
+  default:
+    return -ENOTTY;
   }
 }
 

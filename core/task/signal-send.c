@@ -6,10 +6,13 @@
 #include <core/task/task.h>
 #include <core/task/signal-private.h>
 
-static const TesLockClass sighand_class = {"signal handlers", TES_RANK_SIGHAND, TRUE, "actions, pending signals, group stop"};
+static const TesLockClass sighand_class = {"signal handlers", TES_RANK_SIGHAND, TRUE,
+                                           "actions, pending signals, group stop"};
 
-#define STOP_SIGNALS (TES_SIGMASK(SIGSTOP) | TES_SIGMASK(SIGTSTP) | TES_SIGMASK(SIGTTIN) | TES_SIGMASK(SIGTTOU))
-#define DEFAULT_IGNORED (TES_SIGMASK(SIGCONT) | TES_SIGMASK(SIGCHLD) | TES_SIGMASK(SIGWINCH) | TES_SIGMASK(SIGURG))
+#define STOP_SIGNALS \
+  (TES_SIGMASK(SIGSTOP) | TES_SIGMASK(SIGTSTP) | TES_SIGMASK(SIGTTIN) | TES_SIGMASK(SIGTTOU))
+#define DEFAULT_IGNORED \
+  (TES_SIGMASK(SIGCONT) | TES_SIGMASK(SIGCHLD) | TES_SIGMASK(SIGWINCH) | TES_SIGMASK(SIGURG))
 
 /* ---- Handlers ---- */
 
@@ -142,7 +145,8 @@ void tes_signal_recalc(TesTask *t) {
 /* ---- Choosing and telling a thread; sighand lock held ---- */
 
 static gboolean wants(const TesTask *t, int sig) {
-  return !t->is_dead && !g_atomic_int_get(&t->killed) && (!(t->blocked & TES_SIGMASK(sig)) || (t->wait_set & TES_SIGMASK(sig)));
+  return !t->is_dead && !g_atomic_int_get(&t->killed) &&
+         (!(t->blocked & TES_SIGMASK(sig)) || (t->wait_set & TES_SIGMASK(sig)));
 }
 
 static void poke(TesTask *t) {
@@ -176,11 +180,14 @@ void tes_signal_retarget(TesTask *t, guint64 newly) {
 /* ---- Sending ---- */
 
 /* Init of a nested pid namespace takes no signal it has no handler for from inside (pid_namespaces(7)). */
-static gboolean is_protected_init(const TesThreadGroup *tg) { return tg->n_nrs > 1 && tg->nrs[tg->n_nrs - 1].nr == 1; }
+static gboolean is_protected_init(const TesThreadGroup *tg) {
+  return tg->n_nrs > 1 && tg->nrs[tg->n_nrs - 1].nr == 1;
+}
 
 static gboolean is_ignored(const TesThreadGroup *tg, const TesTask *t, int sig, const siginfo_t *info) {
   guint64 handler = tg->sighand->action[sig].handler;
-  if (is_protected_init(tg) && handler == 0 && info->si_code <= 0 && !(info->si_code == SI_USER && info->si_pid == 0))
+  if (is_protected_init(tg) && handler == 0 && info->si_code <= 0 &&
+      !(info->si_code == SI_USER && info->si_pid == 0))
     return TRUE;
   const TesTask *who = t ? t : tg->leader;
   if (who && ((who->blocked | who->wait_set) & TES_SIGMASK(sig)))
@@ -271,9 +278,13 @@ static int send_signal(TesKernel *k, TesThreadGroup *tg, TesTask *t, int sig, co
   return r;
 }
 
-int tes_signal_task(TesTask *t, int sig, const siginfo_t *info) { return send_signal(t->kernel, t->tg, t, sig, info); }
+int tes_signal_task(TesTask *t, int sig, const siginfo_t *info) {
+  return send_signal(t->kernel, t->tg, t, sig, info);
+}
 
-int tes_signal_group(TesThreadGroup *tg, int sig, const siginfo_t *info) { return send_signal(tg->kernel, tg, NULL, sig, info); }
+int tes_signal_group(TesThreadGroup *tg, int sig, const siginfo_t *info) {
+  return send_signal(tg->kernel, tg, NULL, sig, info);
+}
 
 int tes_signal_group_locked(TesThreadGroup *tg, int sig, const siginfo_t *info) {
   siginfo_t i = fill_info(sig, info);
@@ -305,7 +316,8 @@ gboolean tes_signal_may_send(TesCtx *ctx, TesTask *target, int sig) {
     return TRUE;
   tes_mutex_lock(&target->lock);
   TesCred *tc = target->cred;
-  gboolean same = tc && (c->euid == tc->suid || c->euid == tc->uid || c->uid == tc->suid || c->uid == tc->uid);
+  gboolean same =
+      tc && (c->euid == tc->suid || c->euid == tc->uid || c->uid == tc->suid || c->uid == tc->uid);
   tes_mutex_unlock(&target->lock);
   if (same || tes_cred_capable(c, CAP_KILL))
     return TRUE;

@@ -5,9 +5,10 @@
 #include <sys/syscall.h>
 #include <sys/wait.h>
 
-#define SYNCHRONOUS                                                                               \
-  (TES_SIGMASK(SIGSEGV) | TES_SIGMASK(SIGBUS) | TES_SIGMASK(SIGILL) | TES_SIGMASK(SIGTRAP) | TES_SIGMASK(SIGFPE) | TES_SIGMASK(SIGSYS))
-#define CORE_SIGNALS                                                                              \
+#define SYNCHRONOUS                                                                          \
+  (TES_SIGMASK(SIGSEGV) | TES_SIGMASK(SIGBUS) | TES_SIGMASK(SIGILL) | TES_SIGMASK(SIGTRAP) | \
+   TES_SIGMASK(SIGFPE) | TES_SIGMASK(SIGSYS))
+#define CORE_SIGNALS \
   (SYNCHRONOUS | TES_SIGMASK(SIGQUIT) | TES_SIGMASK(SIGABRT) | TES_SIGMASK(SIGXCPU) | TES_SIGMASK(SIGXFSZ))
 #define SYSCALL_INSN_LEN 2
 
@@ -52,7 +53,9 @@ void tes_task_set_tmp_mask(TesTask *t, guint64 mask) {
   tes_signal_set_blocked(t, mask);
 }
 
-gboolean tes_signal_pending(TesTask *t) { return g_atomic_int_get(&t->killed) || g_atomic_int_get(&t->sig_flag); }
+gboolean tes_signal_pending(TesTask *t) {
+  return g_atomic_int_get(&t->killed) || g_atomic_int_get(&t->sig_flag);
+}
 
 void tes_task_set_restart(TesTask *t, glong (*fn)(TesTask *, const gulong a[6]), const gulong args[6]) {
   t->restart_fn = fn;

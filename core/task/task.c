@@ -6,8 +6,10 @@
 #include <linux/capability.h>
 #include <string.h>
 
-static const TesLockClass task_class = {"task", TES_RANK_TASK, FALSE, "what others read of a task: mm, fd table, fsinfo, credentials"};
-static const TesLockClass work_class = {"task work", TES_RANK_RUNNING + 1, FALSE, "deferred work, the exec being kicked"};
+static const TesLockClass task_class = {"task", TES_RANK_TASK, FALSE,
+                                        "what others read of a task: mm, fd table, fsinfo, credentials"};
+static const TesLockClass work_class = {"task work", TES_RANK_RUNNING + 1, FALSE,
+                                        "deferred work, the exec being kicked"};
 
 #define TASK_STACK_SIZE (256 * 1024)
 
@@ -55,7 +57,8 @@ TesTask *tes_task_ref(TesTask *t) {
 static void task_free(TesTask *t) {
   if (t->cred)
     tes_cred_unref(t->cred);
-  TesNs *ns[] = {t->ns_user, t->ns_uts, t->ns_ipc, t->ns_pid, t->ns_pid_children, t->ns_net, t->ns_cgroup, t->ns_time};
+  TesNs *ns[] = {t->ns_user,         t->ns_uts, t->ns_ipc,    t->ns_pid,
+                 t->ns_pid_children, t->ns_net, t->ns_cgroup, t->ns_time};
   for (guint i = 0; i < G_N_ELEMENTS(ns); i++)
     if (ns[i])
       tes_ns_unref(ns[i]);
@@ -282,7 +285,8 @@ static int link_first(TesTask *t, TesTty *tty) {
   return 0;
 }
 
-TesThreadGroup *tes_task_create_first(TesCreateCtx *c, const TesProcessArgs *a, TesImage *image, GError **error) {
+TesThreadGroup *tes_task_create_first(TesCreateCtx *c, const TesProcessArgs *a, TesImage *image,
+                                      GError **error) {
   TesKernel *k = c->ctx.kernel;
   TesExec *exec = k->platform->ops->exec_new(k->platform, tes_mm_aspace(image->mm), error);
   if (!exec)

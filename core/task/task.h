@@ -53,8 +53,8 @@ void tes_limits_unref(TesLimits *);
 
 struct _TesSession {
   gint refs;
-  gint sid;      /* root namespace number */
-  TesTty *tty;   /* controlling terminal, referenced; task-set lock */
+  gint sid;               /* root namespace number */
+  TesTty *tty;            /* controlling terminal, referenced; task-set lock */
   TesThreadGroup *leader; /* borrowed; NULL after its exit */
   gpointer pid;           /* TesPid (life.h), referenced: keeps the number in use */
 };
@@ -76,35 +76,35 @@ typedef struct {
 struct _TesThreadGroup {
   gint refs;
   TesKernel *kernel;
-  gint tgid;                 /* root namespace */
-  TesTask *leader;           /* owned until the group is reaped */
-  GQueue threads;            /* live TesTask, in creation order */
-  gint n_live;               /* written with atomics: tes_tg_n_live() reads it without the lock */
-  TesThreadGroup *parent;    /* borrowed; NULL: none (created by the control side) */
-  GQueue children;           /* TesThreadGroup, owned references */
+  gint tgid;              /* root namespace */
+  TesTask *leader;        /* owned until the group is reaped */
+  GQueue threads;         /* live TesTask, in creation order */
+  gint n_live;            /* written with atomics: tes_tg_n_live() reads it without the lock */
+  TesThreadGroup *parent; /* borrowed; NULL: none (created by the control side) */
+  GQueue children;        /* TesThreadGroup, owned references */
   TesPgrp *pgrp;
   TesSession *session;
-  TesPidNr *nrs;             /* number in each namespace, level order */
+  TesPidNr *nrs; /* number in each namespace, level order */
   guint n_nrs;
-  TesSigHand *sighand;       /* owned */
-  TesSigPending pending;     /* sighand lock */
+  TesSigHand *sighand;   /* owned */
+  TesSigPending pending; /* sighand lock */
   TesLimits *limits;
   gint exit_signal;
-  gboolean exiting;          /* group exit has begun */
-  gint exit_status;          /* wait(2) status once exiting */
-  gboolean zombie;           /* all threads gone, not reaped */
+  gboolean exiting; /* group exit has begun */
+  gint exit_status; /* wait(2) status once exiting */
+  gboolean zombie;  /* all threads gone, not reaped */
   gboolean reaped;
-  gboolean execed;           /* setpgid of a child: EACCES after exec */
+  gboolean execed; /* setpgid of a child: EACCES after exec */
   gboolean child_subreaper, has_child_subreaper;
-  TesTask *exec_task;        /* exec from a thread is killing the others */
+  TesTask *exec_task; /* exec from a thread is killing the others */
   /* job control (sighand lock) */
-  gint stop_sig;             /* group stop in progress or complete */
-  gboolean stopped;          /* every thread has stopped */
+  gint stop_sig;    /* group stop in progress or complete */
+  gboolean stopped; /* every thread has stopped */
   gboolean stop_reported, cont_pending;
   /* waiting parents (wait4) */
-  TesQueue child_queue;      /* notified on any change of a child */
-  TesQueue exit_queue;       /* notified when this group becomes a zombie (pidfd, tes_tg_wait) */
-  gboolean started;          /* L8, L21 */
+  TesQueue child_queue; /* notified on any change of a child */
+  TesQueue exit_queue;  /* notified when this group becomes a zombie (pidfd, tes_tg_wait) */
+  gboolean started;     /* L8, L21 */
   char *container_id;
   gboolean dumpable;
   gint oom_score_adj;
@@ -117,35 +117,43 @@ struct _TesThreadGroup {
   TesTime itimer_virt_left, itimer_virt_period, itimer_prof_left, itimer_prof_period;
   GHashTable *posix_timers;
   gint next_timer_id;
-  TesTime start_time;        /* monotonic */
-  guint64 parent_task;       /* id of the parent's thread that counts as parent (PR_SET_PDEATHSIG, __WNOTHREAD) */
-  guint64 dead_minflt, dead_majflt, dead_nvcsw, dead_nivcsw, child_minflt, child_majflt, child_nvcsw, child_nivcsw;
-  guint64 maxrss;            /* bytes, at exit and exec */
-  gboolean membarrier;       /* registered for MEMBARRIER_CMD_PRIVATE_EXPEDITED */
-  gboolean exit_deferred;    /* init of a pid namespace that waits for the other members to go */
-  guint64 utime, stime;      /* ticks of all threads, gone ones included; atomic (core/time/cpuclock.c) */
-  gint n_cpu_timers;         /* posix timers on CPU clocks; timer_lock */
+  TesTime start_time;  /* monotonic */
+  guint64 parent_task; /* id of the parent's thread that counts as parent (PR_SET_PDEATHSIG, __WNOTHREAD) */
+  guint64 dead_minflt, dead_majflt, dead_nvcsw, dead_nivcsw, child_minflt, child_majflt, child_nvcsw,
+      child_nivcsw;
+  guint64 maxrss;         /* bytes, at exit and exec */
+  gboolean membarrier;    /* registered for MEMBARRIER_CMD_PRIVATE_EXPEDITED */
+  gboolean exit_deferred; /* init of a pid namespace that waits for the other members to go */
+  guint64 utime, stime;   /* ticks of all threads, gone ones included; atomic (core/time/cpuclock.c) */
+  gint n_cpu_timers;      /* posix timers on CPU clocks; timer_lock */
 };
 
-typedef enum { TES_TASK_NEW, TES_TASK_GUEST, TES_TASK_KERNEL, TES_TASK_BLOCKED, TES_TASK_STOPPED, TES_TASK_DEAD } TesTaskState;
+typedef enum {
+  TES_TASK_NEW,
+  TES_TASK_GUEST,
+  TES_TASK_KERNEL,
+  TES_TASK_BLOCKED,
+  TES_TASK_STOPPED,
+  TES_TASK_DEAD
+} TesTaskState;
 
 /* A task. ctx must stay first: TesTask * and TesCtx * are converted into each other. Fields without a note belong to the task's own thread. */
 struct _TesTask {
   TesCtx ctx;
   gint refs;
   TesKernel *kernel;
-  TesThreadGroup *tg;        /* owned */
-  gint tid;                  /* root namespace */
-  TesPidNr *nrs;             /* task-set lock; freed with the task */
+  TesThreadGroup *tg; /* owned */
+  gint tid;           /* root namespace */
+  TesPidNr *nrs;      /* task-set lock; freed with the task */
   guint n_nrs;
   guint64 id;
   pthread_t thread;
-  gint state;                /* TesTaskState, atomic */
-  char comm[16];             /* task lock */
-  TesMutex lock;             /* guards what others read: mm, fdtable, fsinfo, cred, namespaces, comm */
+  gint state;    /* TesTaskState, atomic */
+  char comm[16]; /* task lock */
+  TesMutex lock; /* guards what others read: mm, fdtable, fsinfo, cred, namespaces, comm */
   TesMM *mm;
   TesExec *exec;
-  TesTrap trap;              /* the trap being served */
+  TesTrap trap; /* the trap being served */
   TesFdTable *fdtable;
   TesFsInfo *fsinfo;
   TesCred *cred;
@@ -153,44 +161,44 @@ struct _TesTask {
   TesNs *ns_user, *ns_uts, *ns_ipc, *ns_pid /* of itself */, *ns_pid_children, *ns_net, *ns_cgroup, *ns_time;
 
   /* waking and work: tes_task_block */
-  gint wake;                 /* futex word: bumped by tes_task_wake */
-  gint work_pending;         /* atomic: something to do before the guest runs again */
-  GSList *work;              /* TesTaskWork; under work_lock */
+  gint wake;         /* futex word: bumped by tes_task_wake */
+  gint work_pending; /* atomic: something to do before the guest runs again */
+  GSList *work;      /* TesTaskWork; under work_lock */
   TesMutex work_lock;
-  gint in_guest;             /* atomic */
+  gint in_guest; /* atomic */
 
   /* signals: sighand lock */
   TesSigPending pending;
   guint64 blocked;
-  guint64 saved_mask;        /* with have_saved_mask: restored after the call (sigsuspend, ppoll) */
+  guint64 saved_mask; /* with have_saved_mask: restored after the call (sigsuspend, ppoll) */
   gboolean have_saved_mask;
-  guint64 wait_set;          /* sigtimedwait waits for these although blocked */
-  gint sig_flag;             /* atomic: recheck pending signals */
+  guint64 wait_set; /* sigtimedwait waits for these although blocked */
+  gint sig_flag;    /* atomic: recheck pending signals */
   TesAltStack altstack;
-  gboolean stopped;          /* takes part in a group stop */
-  gboolean killed;           /* SIGKILL or group exit: atomic */
-  gint exit_code;            /* wait status for _exit of this thread */
+  gboolean stopped; /* takes part in a group stop */
+  gboolean killed;  /* SIGKILL or group exit: atomic */
+  gint exit_code;   /* wait status for _exit of this thread */
   glong (*restart_fn)(TesTask *, const gulong a[6]);
   gulong restart_args[6];
-  gint trap_no, trap_err;    /* of the last fault, for sigcontext */
+  gint trap_no, trap_err; /* of the last fault, for sigcontext */
   gulong fault_addr;
   gulong last_fault_addr, last_fault_ip; /* progress check of repeated faults */
   guint fault_repeats;
 
   /* the call being served */
   gulong nr, args[6];
-  gboolean in_syscall;       /* result may be a restart code */
-  gboolean no_result;        /* handler set all registers itself (sigreturn, exec) */
+  gboolean in_syscall; /* result may be a restart code */
+  gboolean no_result;  /* handler set all registers itself (sigreturn, exec) */
 
   /* threads */
   gulong clear_child_tid, robust_list;
   gsize robust_list_len;
-  TesTask *vfork_parent;     /* referenced; woken at exec or exit */
-  gint vfork_done;           /* atomic, in the parent */
+  TesTask *vfork_parent; /* referenced; woken at exec or exit */
+  gint vfork_done;       /* atomic, in the parent */
   gint pdeath_signal;
   gulong child_exit_signal;
-  gboolean is_dead;          /* task-set lock */
-  guint64 cpu_mask[16];      /* affinity, up to 1,024 CPUs */
+  gboolean is_dead;     /* task-set lock */
+  guint64 cpu_mask[16]; /* affinity, up to 1,024 CPUs */
   gint nice;
   gint sched_policy, sched_priority;
   gulong timer_slack;
@@ -202,11 +210,11 @@ struct _TesTask {
   TesTime start_time;
   /* borrowed root and cwd handed out by the context table, dropped before the guest runs again */
   GSList *borrowed_paths;
-  gpointer trace;            /* core/trace */
-  gboolean vm_shared;        /* CLONE_VM was used with another group: its memory outlives it */
-  gboolean linked;           /* task-set lock: has numbers and is counted */
-  guint32 counted_uid;       /* task-set lock: whose RLIMIT_NPROC it counts against */
-  gboolean nproc_exceeded;   /* setuid went over RLIMIT_NPROC: execve fails (execve(2) EAGAIN) */
+  gpointer trace;          /* core/trace */
+  gboolean vm_shared;      /* CLONE_VM was used with another group: its memory outlives it */
+  gboolean linked;         /* task-set lock: has numbers and is counted */
+  guint32 counted_uid;     /* task-set lock: whose RLIMIT_NPROC it counts against */
+  gboolean nproc_exceeded; /* setuid went over RLIMIT_NPROC: execve fails (execve(2) EAGAIN) */
   gint ioprio;
   guint64 sched_flags, sched_runtime, sched_deadline, sched_period; /* sched_setattr(2) */
   gulong default_timer_slack;
@@ -220,7 +228,7 @@ struct _TesKernel {
   TesPlatform *platform;
   TesVfs *vfs;
   TesMemFile *memfile;
-  TesMutex ext_lock;         /* L2 */
+  TesMutex ext_lock; /* L2 */
   gboolean initialised, started;
   guint cores;
   gboolean use_host_cores;
@@ -229,33 +237,33 @@ struct _TesKernel {
   gboolean strace;
   const TesSyscall *syscalls[TES_SYSCALL_MAX];
 
-  TesMutex task_set;         /* process tree */
-  GHashTable *tasks;         /* tid in the root namespace -> TesTask, referenced */
-  GHashTable *pgrps;         /* pgid -> TesPgrp, borrowed */
-  GHashTable *sessions;      /* sid -> TesSession, borrowed */
-  gint n_tasks;              /* atomic: live */
+  TesMutex task_set;    /* process tree */
+  GHashTable *tasks;    /* tid in the root namespace -> TesTask, referenced */
+  GHashTable *pgrps;    /* pgid -> TesPgrp, borrowed */
+  GHashTable *sessions; /* sid -> TesSession, borrowed */
+  gint n_tasks;         /* atomic: live */
   gint last_pid, pid_max;
-  TesThreadGroup *init;      /* L23 */
-  TesQueue exited_queue;     /* notified when n_tasks falls to 0 */
-  GPtrArray *to_start;       /* created before Start */
-  gint pause_count;          /* L26; task-set lock */
+  TesThreadGroup *init;  /* L23 */
+  TesQueue exited_queue; /* notified when n_tasks falls to 0 */
+  GPtrArray *to_start;   /* created before Start */
+  gint pause_count;      /* L26; task-set lock */
   pthread_mutex_t pause_mutex;
   pthread_cond_t pause_cond;
-  gint running;              /* tasks that run guest or kernel code; running lock */
+  gint running; /* tasks that run guest or kernel code; running lock */
   TesMutex running_lock;
-  gpointer ticker;           /* core/time/cpuclock.c */
-  guint64 cpu_ticks;         /* atomic */
+  gpointer ticker;   /* core/time/cpuclock.c */
+  guint64 cpu_ticks; /* atomic */
 
   TesNs *root_user, *root_uts, *root_ipc, *root_pid, *root_net, *root_cgroup, *root_time;
   TesMountNs *root_mount_ns;
-  TesPath *root_path;        /* of root_mount_ns */
+  TesPath *root_path; /* of root_mount_ns */
   TesCtx supervisor;
   TesCred *supervisor_cred;
-  guint64 unique_id;         /* atomic */
-  guint32 inotify_cookie;    /* atomic */
-  guint next_dev;            /* atomic */
+  guint64 unique_id;      /* atomic */
+  guint32 inotify_cookie; /* atomic */
+  guint next_dev;         /* atomic */
   GError *save_error;
-  GHashTable *data;          /* plugins' data; ext lock */
+  GHashTable *data; /* plugins' data; ext lock */
   char *syslog;
   GMainContext *main_context;
   GMainLoop *main_loop;
@@ -263,14 +271,14 @@ struct _TesKernel {
   TesMapSource *vdso_source; /* core/vdso: image, then parameter page */
   gpointer vdso_params;      /* kernel's view of the parameter page */
   gsize vdso_pages, vdso_param_offset;
-  gpointer timers;           /* core/time/timer.c */
-  gpointer futexes;          /* core/task/futex.c: root futex manager (X8) */
-  gpointer unimpl;           /* core/trace/unimpl.c */
-  TesSuper *memfd_super;     /* atomic; core/syscalls/open.c: the filesystem of memfd_create, made at first use */
-  gpointer plugins_inited;   /* GPtrArray of TesPlugin with fini */
+  gpointer timers;       /* core/time/timer.c */
+  gpointer futexes;      /* core/task/futex.c: root futex manager (X8) */
+  gpointer unimpl;       /* core/trace/unimpl.c */
+  TesSuper *memfd_super; /* atomic; core/syscalls/open.c: the filesystem of memfd_create, made at first use */
+  gpointer plugins_inited; /* GPtrArray of TesPlugin with fini */
   guint32 boot_time;
-  gint task_limit;           /* so that the host's limits are never met */
-  GHashTable *uid_tasks;     /* uid -> number of tasks (RLIMIT_NPROC); task-set lock */
+  gint task_limit;       /* so that the host's limits are never met */
+  GHashTable *uid_tasks; /* uid -> number of tasks (RLIMIT_NPROC); task-set lock */
 };
 
 extern const TesStateOps tes_state_task;
@@ -284,7 +292,7 @@ typedef struct {
   gulong stack, stack_size; /* clone3: lowest address and size; clone: stack top, size 0 */
   gulong tls, parent_tid, child_tid, pidfd;
   gint exit_signal;
-  const gint *set_tid;      /* clone3 set_tid */
+  const gint *set_tid; /* clone3 set_tid */
   guint n_set_tid;
 } TesCloneArgs;
 glong tes_task_clone(TesTask *, const TesCloneArgs *);
@@ -299,12 +307,16 @@ int tes_task_make_alone(TesTask *);
 int tes_pid_alloc(TesKernel *, TesNs *ns, TesTask *, const gint *set_tid, guint n_set_tid);
 void tes_pid_free(TesKernel *, TesPidNr *, guint n);
 /* A statistic that one thread writes and any thread reads. */
-static inline void tes_count(guint64 *n) { __atomic_store_n(n, __atomic_load_n(n, __ATOMIC_RELAXED) + 1, __ATOMIC_RELAXED); }
+static inline void tes_count(guint64 *n) {
+  __atomic_store_n(n, __atomic_load_n(n, __ATOMIC_RELAXED) + 1, __ATOMIC_RELAXED);
+}
 static inline guint64 tes_counted(const guint64 *n) { return __atomic_load_n(n, __ATOMIC_RELAXED); }
 /* Live threads; without the task-set lock a hint. */
 static inline gint tes_tg_n_live(const TesThreadGroup *tg) { return g_atomic_int_get(&tg->n_live); }
 /* Full registers of the stopped guest thread. */
-static inline TesRegs *tes_task_regs(TesTask *t, gboolean write) { return t->exec->ops->regs(t->exec, write); }
+static inline TesRegs *tes_task_regs(TesTask *t, gboolean write) {
+  return t->exec->ops->regs(t->exec, write);
+}
 
 /* ---- fault-access.c ---- */
 /* Fills trap_no and trap_err for the page fault in t->trap. */
@@ -336,10 +348,11 @@ void tes_signal_exec(TesTask *);
 void tes_signal_deliver(TesTask *);
 /* A synchronous exception: forced if blocked or ignored. */
 void tes_signal_force(TesTask *, const siginfo_t *);
-void tes_signal_recalc(TesTask *);          /* sets sig_flag from pending & ~blocked; sighand lock held */
+void tes_signal_recalc(TesTask *); /* sets sig_flag from pending & ~blocked; sighand lock held */
 void tes_signal_set_blocked(TesTask *, guint64 mask);
-glong tes_signal_sigreturn(TesTask *);      /* frame.c */
-gboolean tes_signal_setup_frame(TesTask *, const siginfo_t *, const TesSigAction *, guint64 mask); /* frame.c; FALSE: SIGSEGV */
+glong tes_signal_sigreturn(TesTask *); /* frame.c */
+gboolean tes_signal_setup_frame(TesTask *, const siginfo_t *, const TesSigAction *,
+                                guint64 mask); /* frame.c; FALSE: SIGSEGV */
 /* Waits here while the group is stopped (job control). */
 void tes_signal_stop_wait(TesTask *);
 /* The parent learns of exit, stop, continue: SIGCHLD with its info. task-set lock held. */
@@ -368,8 +381,8 @@ gboolean tes_kernel_init_namespaces(TesKernel *, const char *hostname);
 void tes_timers_init(TesKernel *);
 void tes_timers_free(TesKernel *);
 void tes_itimers_init(TesThreadGroup *);
-void tes_itimers_exit(TesThreadGroup *);  /* cancels all timers of the group */
-void tes_itimers_exec(TesThreadGroup *);  /* posix timers go, itimers stay */
+void tes_itimers_exit(TesThreadGroup *); /* cancels all timers of the group */
+void tes_itimers_exec(TesThreadGroup *); /* posix timers go, itimers stay */
 void tes_ticker_init(TesKernel *);
 void tes_ticker_free(TesKernel *);
 /* 0->1 and 1->0 of running tasks start and stop the ticker (C8, C9). */
@@ -381,7 +394,7 @@ void tes_ticker_forget(TesTask *);
 /* ---- core/vdso, core/loader ---- */
 gboolean tes_vdso_init(TesKernel *, GError **);
 void tes_vdso_free(TesKernel *);
-void tes_vdso_update(TesKernel *); /* new clock parameters */
+void tes_vdso_update(TesKernel *);  /* new clock parameters */
 void tes_vdso_ask_cpu(TesKernel *); /* a task limits its affinity: getcpu needs the kernel from now on */
 
 /* ---- core/trace ---- */

@@ -11,7 +11,8 @@
 
 enum { EMPTY, TOKEN, SLEEPING };
 
-static const TesLockClass queue_class = {"wait queue", TES_RANK_QUEUE, TRUE, "list of waiters; callbacks run under it"};
+static const TesLockClass queue_class = {"wait queue", TES_RANK_QUEUE, TRUE,
+                                         "list of waiters; callbacks run under it"};
 
 void tes_queue_init(TesQueue *q) {
   tes_mutex_init(&q->lock, &queue_class);
@@ -123,7 +124,8 @@ static int sleep_for_token(TesTask *t, TesTime deadline) {
       ts = (struct timespec){host / TES_NSEC, host % TES_NSEC};
       tp = &ts;
     }
-    long s = syscall(SYS_futex, &t->wake, FUTEX_WAIT_BITSET_PRIVATE, SLEEPING, tp, NULL, FUTEX_BITSET_MATCH_ANY);
+    long s =
+        syscall(SYS_futex, &t->wake, FUTEX_WAIT_BITSET_PRIVATE, SLEEPING, tp, NULL, FUTEX_BITSET_MATCH_ANY);
     if (__atomic_load_n(&t->wake, __ATOMIC_SEQ_CST) != SLEEPING)
       break;
     if (s < 0 && errno == ETIMEDOUT && tes_time_monotonic(t->kernel) >= deadline) {

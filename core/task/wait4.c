@@ -11,14 +11,14 @@
 
 /* A request and its result. */
 typedef struct {
-  int which;           /* P_ALL, P_PID, P_PGID, P_PIDFD */
-  gint nr;             /* P_PID, P_PGID: number in the caller's pid namespace */
-  TesThreadGroup *tg;  /* P_PIDFD: referenced */
+  int which;          /* P_ALL, P_PID, P_PGID, P_PIDFD */
+  gint nr;            /* P_PID, P_PGID: number in the caller's pid namespace */
+  TesThreadGroup *tg; /* P_PIDFD: referenced */
   int options;
-  gboolean nonblock;   /* the pidfd is O_NONBLOCK: EAGAIN instead of waiting */
-  gint pid;            /* result; 0: nothing (WNOHANG) */
+  gboolean nonblock; /* the pidfd is O_NONBLOCK: EAGAIN instead of waiting */
+  gint pid;          /* result; 0: nothing (WNOHANG) */
   guint32 uid;
-  int status, code;    /* wait status; CLD_* */
+  int status, code; /* wait status; CLD_* */
   int info_status;
   TesUsage usage;
 } Wait;
@@ -27,10 +27,14 @@ typedef struct {
 
 static gboolean is_named(TesTask *t, TesThreadGroup *c, const Wait *w) {
   switch (w->which) {
-  case P_PID: return c->nrs && tes_pid_in(tes_pid_of(c->nrs), t->ns_pid) == w->nr;
-  case P_PGID: return c->pgrp && (w->nr ? tes_pid_in(c->pgrp->pid, t->ns_pid) == w->nr : c->pgrp == t->tg->pgrp);
-  case P_PIDFD: return c == w->tg;
-  default: return TRUE;
+  case P_PID:
+    return c->nrs && tes_pid_in(tes_pid_of(c->nrs), t->ns_pid) == w->nr;
+  case P_PGID:
+    return c->pgrp && (w->nr ? tes_pid_in(c->pgrp->pid, t->ns_pid) == w->nr : c->pgrp == t->tg->pgrp);
+  case P_PIDFD:
+    return c == w->tg;
+  default:
+    return TRUE;
   }
 }
 
@@ -150,7 +154,11 @@ glong tes_do_wait4(TesTask *t, const gulong a[6]) {
     return -EINVAL;
   if (pid == G_MININT)
     return -ESRCH;
-  Wait w = {.which = pid > 0 ? P_PID : pid == -1 ? P_ALL : P_PGID, .nr = ABS(pid), .options = options | WEXITED};
+  Wait w = {.which = pid > 0     ? P_PID
+                     : pid == -1 ? P_ALL
+                                 : P_PGID,
+            .nr = ABS(pid),
+            .options = options | WEXITED};
   glong r = wait_for(t, &w);
   if (r < 0)
     return r;
@@ -189,11 +197,19 @@ glong tes_do_waitid(TesTask *t, const gulong a[6]) {
   Wait w = {.which = which, .nr = nr, .options = options};
   int r = 0;
   switch (which) {
-  case P_ALL: break;
-  case P_PID: r = nr <= 0 ? -EINVAL : 0; break;
-  case P_PGID: r = nr < 0 ? -EINVAL : 0; break;
-  case P_PIDFD: r = name_pidfd(t, nr, &w); break;
-  default: r = -EINVAL;
+  case P_ALL:
+    break;
+  case P_PID:
+    r = nr <= 0 ? -EINVAL : 0;
+    break;
+  case P_PGID:
+    r = nr < 0 ? -EINVAL : 0;
+    break;
+  case P_PIDFD:
+    r = name_pidfd(t, nr, &w);
+    break;
+  default:
+    r = -EINVAL;
   }
   if (r < 0)
     return r;

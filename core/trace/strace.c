@@ -9,7 +9,8 @@
 
 #define MAX_STRING 64
 
-static void add_flags(GString *s, gulong v, const char *const *names, const gulong *bits, gsize n, const char *zero) {
+static void add_flags(GString *s, gulong v, const char *const *names, const gulong *bits, gsize n,
+                      const char *zero) {
   gsize before = s->len;
   for (gsize i = 0; i < n; i++)
     if (bits[i] && (v & bits[i]) == bits[i]) {
@@ -23,10 +24,11 @@ static void add_flags(GString *s, gulong v, const char *const *names, const gulo
 }
 
 static void add_open_flags(GString *s, gulong v) {
-  static const char *const names[] = {"O_CREAT", "O_EXCL", "O_NOCTTY", "O_TRUNC", "O_APPEND", "O_NONBLOCK", "O_TMPFILE",
-                                      "O_DIRECTORY", "O_NOFOLLOW", "O_CLOEXEC", "O_PATH", "O_SYNC", "O_DIRECT"};
-  static const gulong bits[] = {O_CREAT, O_EXCL, O_NOCTTY, O_TRUNC, O_APPEND, O_NONBLOCK, O_TMPFILE,
-                                O_DIRECTORY, O_NOFOLLOW, O_CLOEXEC, O_PATH, O_SYNC, O_DIRECT};
+  static const char *const names[] = {"O_CREAT",    "O_EXCL",    "O_NOCTTY",    "O_TRUNC",    "O_APPEND",
+                                      "O_NONBLOCK", "O_TMPFILE", "O_DIRECTORY", "O_NOFOLLOW", "O_CLOEXEC",
+                                      "O_PATH",     "O_SYNC",    "O_DIRECT"};
+  static const gulong bits[] = {O_CREAT,     O_EXCL,     O_NOCTTY,  O_TRUNC, O_APPEND, O_NONBLOCK, O_TMPFILE,
+                                O_DIRECTORY, O_NOFOLLOW, O_CLOEXEC, O_PATH,  O_SYNC,   O_DIRECT};
   static const char *const modes[] = {"O_RDONLY", "O_WRONLY", "O_RDWR", "O_ACCMODE"};
   g_string_append(s, modes[v & O_ACCMODE]);
   if (v & ~(gulong)O_ACCMODE) {
@@ -63,9 +65,10 @@ static void add_prot(GString *s, gulong v) {
 }
 
 static void add_mmap_flags(GString *s, gulong v) {
-  static const char *const names[] = {"MAP_SHARED", "MAP_PRIVATE", "MAP_FIXED", "MAP_ANONYMOUS", "MAP_GROWSDOWN",
-                                      "MAP_NORESERVE", "MAP_POPULATE", "MAP_STACK", "MAP_DENYWRITE"};
-  static const gulong bits[] = {MAP_SHARED, MAP_PRIVATE, MAP_FIXED, MAP_ANONYMOUS, MAP_GROWSDOWN,
+  static const char *const names[] = {"MAP_SHARED",    "MAP_PRIVATE",   "MAP_FIXED",
+                                      "MAP_ANONYMOUS", "MAP_GROWSDOWN", "MAP_NORESERVE",
+                                      "MAP_POPULATE",  "MAP_STACK",     "MAP_DENYWRITE"};
+  static const gulong bits[] = {MAP_SHARED,    MAP_PRIVATE,  MAP_FIXED, MAP_ANONYMOUS, MAP_GROWSDOWN,
                                 MAP_NORESERVE, MAP_POPULATE, MAP_STACK, MAP_DENYWRITE};
   add_flags(s, v, names, bits, G_N_ELEMENTS(bits), "0");
 }
@@ -79,14 +82,30 @@ static void add_arg(GString *s, TesTask *t, char letter, gulong v) {
     }
     G_GNUC_FALLTHROUGH;
   case 'd':
-  case 'f': g_string_append_printf(s, "%d", (int)v); return;
-  case 'u': g_string_append_printf(s, "%lu", v); return;
-  case 'o': g_string_append_printf(s, "%#lo", v & 07777777); return;
-  case 'O': add_open_flags(s, v & G_MAXUINT32); return;
-  case 'M': add_prot(s, v); return;
-  case 'm': add_mmap_flags(s, v & G_MAXUINT32); return;
-  case 's': add_string(s, t, v); return;
-  case 'T': add_timespec(s, t, v); return;
+  case 'f':
+    g_string_append_printf(s, "%d", (int)v);
+    return;
+  case 'u':
+    g_string_append_printf(s, "%lu", v);
+    return;
+  case 'o':
+    g_string_append_printf(s, "%#lo", v & 07777777);
+    return;
+  case 'O':
+    add_open_flags(s, v & G_MAXUINT32);
+    return;
+  case 'M':
+    add_prot(s, v);
+    return;
+  case 'm':
+    add_mmap_flags(s, v & G_MAXUINT32);
+    return;
+  case 's':
+    add_string(s, t, v);
+    return;
+  case 'T':
+    add_timespec(s, t, v);
+    return;
   case 'S': {
     const char *abbrev = sigabbrev_np((int)v);
     if (abbrev)
@@ -98,7 +117,8 @@ static void add_arg(GString *s, TesTask *t, char letter, gulong v) {
   case 'p':
     g_string_append_printf(s, v ? "%#lx" : "NULL", v);
     return;
-  default: g_string_append_printf(s, "%#lx", v);
+  default:
+    g_string_append_printf(s, "%#lx", v);
   }
 }
 
@@ -126,8 +146,10 @@ static void add_result(GString *s, glong r) {
   static const struct {
     int code;
     const char *name;
-  } restarts[] = {{TES_ERESTARTSYS, "ERESTARTSYS"}, {TES_ERESTARTNOINTR, "ERESTARTNOINTR"},
-                  {TES_ERESTARTNOHAND, "ERESTARTNOHAND"}, {TES_ERESTART_RESTARTBLOCK, "ERESTART_RESTARTBLOCK"}};
+  } restarts[] = {{TES_ERESTARTSYS, "ERESTARTSYS"},
+                  {TES_ERESTARTNOINTR, "ERESTARTNOINTR"},
+                  {TES_ERESTARTNOHAND, "ERESTARTNOHAND"},
+                  {TES_ERESTART_RESTARTBLOCK, "ERESTART_RESTARTBLOCK"}};
   for (gsize i = 0; i < G_N_ELEMENTS(restarts); i++)
     if (r == -restarts[i].code) {
       g_string_append_printf(s, " = ? %s", restarts[i].name);
@@ -161,8 +183,9 @@ void tes_trace_exec(TesTask *t, char **argv) {
 
 void tes_trace_signal(TesTask *t, const siginfo_t *info) {
   const char *abbrev = sigabbrev_np(info->si_signo);
-  g_autofree char *text = g_strdup_printf("--- SIG%s {si_signo=%d, si_code=%d, si_pid=%d, si_addr=%p} ---", abbrev ? abbrev : "RT",
-                                          info->si_signo, info->si_code, info->si_pid, info->si_addr);
+  g_autofree char *text =
+      g_strdup_printf("--- SIG%s {si_signo=%d, si_code=%d, si_pid=%d, si_addr=%p} ---",
+                      abbrev ? abbrev : "RT", info->si_signo, info->si_code, info->si_pid, info->si_addr);
   emit(t, text);
 }
 

@@ -14,7 +14,7 @@
 #define TTY_IN_MAX 4096         /* canonical input, as Linux: longer lines are cut */
 #define TTY_OUT_MAX (64 * 1024) /* output nobody has read yet */
 #define TTY_PTS_MAX 4096
-#define ENOIOCTLCMD_ 515      /* internal: try the next table */
+#define ENOIOCTLCMD_ 515 /* internal: try the next table */
 #define CAP_SYS_ADMIN_NR 21
 
 typedef struct _Tty Tty;
@@ -26,12 +26,12 @@ struct _Tty {
   TesTty tty;
   gint refs;
   TesKernel *kernel;
-  gint index;         /* N of /dev/pts/N */
-  TesTime created;    /* CLOCK_REALTIME */
+  gint index;      /* N of /dev/pts/N */
+  TesTime created; /* CLOCK_REALTIME */
   TesMutex lock;
   struct termios2 t;
   struct winsize size;
-  guint64 signals;    /* to send to the foreground group */
+  guint64 signals; /* to send to the foreground group */
   /* input: `in` is ready for readers; in canonical mode `lines` holds the length of each line in it */
   GByteArray *in, *edit;
   GQueue lines;       /* GUINT_TO_POINTER(length * 2 + at_eof) */
@@ -42,14 +42,14 @@ struct _Tty {
   /* output towards the master */
   GByteArray *out;
   guint column;
-  gboolean stopped;   /* ^S, TCOOFF */
+  gboolean stopped; /* ^S, TCOOFF */
   gboolean locked, ever_opened, exclusive;
   gint hung_up, master_gone; /* set under the lock for good: tty_is_gone() asks without it */
   gboolean packet;
   guint8 packet_status;
   gint n_slaves;
-  TesQueue queue;        /* slave readers and writers */
-  TesQueue master_queue; /* the master's */
+  TesQueue queue;              /* slave readers and writers */
+  TesQueue master_queue;       /* the master's */
   void (*output_ready)(Tty *); /* the host's terminal wants to know; NULL for ordinary pairs */
   gpointer host;
 };
@@ -86,7 +86,9 @@ static inline void tty_unlock_if(Tty *t, gboolean idle) {
     tty_unlock(t);
 }
 /* No more input will come: hangup, or the other side has gone. */
-static inline gboolean tty_is_gone(const Tty *t) { return g_atomic_int_get(&t->hung_up) || g_atomic_int_get(&t->master_gone); }
+static inline gboolean tty_is_gone(const Tty *t) {
+  return g_atomic_int_get(&t->hung_up) || g_atomic_int_get(&t->master_gone);
+}
 void tty_default_termios(struct termios2 *);
 glong tty_ioctl(Tty *, TesFile *, TesTask *, gboolean master, guint cmd, gulong arg);
 

@@ -15,13 +15,20 @@ typedef struct {
 } Spec;
 
 static const Spec specs[] = {
-    {"null", S_IFCHR | 0666, 1, 3, NULL},       {"zero", S_IFCHR | 0666, 1, 5, NULL},
-    {"full", S_IFCHR | 0666, 1, 7, NULL},       {"random", S_IFCHR | 0666, 1, 8, NULL},
-    {"urandom", S_IFCHR | 0666, 1, 9, NULL},    {"tty", S_IFCHR | 0666, 5, 0, NULL},
-    {"console", S_IFCHR | 0600, 5, 1, NULL},    {"ptmx", S_IFCHR | 0666, 5, 2, NULL},
-    {"fd", S_IFLNK | 0777, 0, 0, "/proc/self/fd"}, {"stdin", S_IFLNK | 0777, 0, 0, "/proc/self/fd/0"},
-    {"stdout", S_IFLNK | 0777, 0, 0, "/proc/self/fd/1"}, {"stderr", S_IFLNK | 0777, 0, 0, "/proc/self/fd/2"},
-    {"shm", S_IFDIR | 01777, 0, 0, NULL},       {"mqueue", S_IFDIR | 01777, 0, 0, NULL},
+    {"null", S_IFCHR | 0666, 1, 3, NULL},
+    {"zero", S_IFCHR | 0666, 1, 5, NULL},
+    {"full", S_IFCHR | 0666, 1, 7, NULL},
+    {"random", S_IFCHR | 0666, 1, 8, NULL},
+    {"urandom", S_IFCHR | 0666, 1, 9, NULL},
+    {"tty", S_IFCHR | 0666, 5, 0, NULL},
+    {"console", S_IFCHR | 0600, 5, 1, NULL},
+    {"ptmx", S_IFCHR | 0666, 5, 2, NULL},
+    {"fd", S_IFLNK | 0777, 0, 0, "/proc/self/fd"},
+    {"stdin", S_IFLNK | 0777, 0, 0, "/proc/self/fd/0"},
+    {"stdout", S_IFLNK | 0777, 0, 0, "/proc/self/fd/1"},
+    {"stderr", S_IFLNK | 0777, 0, 0, "/proc/self/fd/2"},
+    {"shm", S_IFDIR | 01777, 0, 0, NULL},
+    {"mqueue", S_IFDIR | 01777, 0, 0, NULL},
 };
 #define N_SPECS G_N_ELEMENTS(specs)
 
@@ -115,8 +122,17 @@ static int dev_getattr(TesInode *i, TesCtx *ctx, TesAttr *a) {
   DevNode *n = (DevNode *)i;
   TesTime now = n->tty ? (TesTime)pty_creation_time(n->tty) : tes_time_realtime(tes_ctx_kernel(ctx));
   struct timespec ts = {now / TES_NSEC, now % TES_NSEC};
-  *a = (TesAttr){.mode = i->mode, .nlink = S_ISDIR(i->mode) ? 2 : 1, .uid = i->uid, .gid = i->gid, .ino = i->ino, .dev = i->super->dev,
-                 .rdev = i->rdev, .blksize = TES_PAGE_SIZE, .atime = ts, .mtime = ts, .ctime = ts};
+  *a = (TesAttr){.mode = i->mode,
+                 .nlink = S_ISDIR(i->mode) ? 2 : 1,
+                 .uid = i->uid,
+                 .gid = i->gid,
+                 .ino = i->ino,
+                 .dev = i->super->dev,
+                 .rdev = i->rdev,
+                 .blksize = TES_PAGE_SIZE,
+                 .atime = ts,
+                 .mtime = ts,
+                 .ctime = ts};
   if (S_ISLNK(i->mode))
     a->size = strlen(n->spec->target);
   return 0;
@@ -177,8 +193,11 @@ static int dir_readdir(TesFile *f, TesCtx *ctx, goffset *pos, TesDirFill fill, g
 }
 
 static void dir_release(TesFile *f) { g_free(f); }
-static const TesFileOps dir_ops = {
-    .size = sizeof(TesFileOps), .name = "dev-dir", .flags = TES_FILE_SEEKABLE | TES_FILE_DIR, .readdir = dir_readdir, .release = dir_release};
+static const TesFileOps dir_ops = {.size = sizeof(TesFileOps),
+                                   .name = "dev-dir",
+                                   .flags = TES_FILE_SEEKABLE | TES_FILE_DIR,
+                                   .readdir = dir_readdir,
+                                   .release = dir_release};
 
 /* ---- Opening devices ---- */
 
@@ -215,27 +234,36 @@ static int dev_open(TesInode *i, TesCtx *ctx, guint flags, TesFile **out) {
   if (n->spec->major == 1)
     return mem_open(k, n->spec->minor, flags, out);
   switch (n->spec->minor) {
-  case 0: return open_controlling(ctx, flags, out);
-  case 1: return open_console(k, ctx, flags, out);
-  default: return ptmx_open(k, ctx, flags, out);
+  case 0:
+    return open_controlling(ctx, flags, out);
+  case 1:
+    return open_console(k, ctx, flags, out);
+  default:
+    return ptmx_open(k, ctx, flags, out);
   }
 }
 
-static const TesInodeOps dev_inode_ops = {
-    .size = sizeof(TesInodeOps), .lookup = dev_lookup, .readlink = dev_readlink, .getattr = dev_getattr,
-    .setattr = dev_setattr, .open = dev_open, .free = node_free};
+static const TesInodeOps dev_inode_ops = {.size = sizeof(TesInodeOps),
+                                          .lookup = dev_lookup,
+                                          .readlink = dev_readlink,
+                                          .getattr = dev_getattr,
+                                          .setattr = dev_setattr,
+                                          .open = dev_open,
+                                          .free = node_free};
 
 /* ---- Instances ---- */
 
 static int dev_statfs(TesSuper *s, TesCtx *ctx, struct statfs *st) {
   (void)ctx;
-  *st = (struct statfs){.f_type = s->magic, .f_bsize = TES_PAGE_SIZE, .f_frsize = TES_PAGE_SIZE, .f_namelen = TES_NAME_MAX};
+  *st = (struct statfs){
+      .f_type = s->magic, .f_bsize = TES_PAGE_SIZE, .f_frsize = TES_PAGE_SIZE, .f_namelen = TES_NAME_MAX};
   return 0;
 }
 
 static void dev_super_free(TesSuper *s) { g_free(s); }
 
-static const TesSuperOps super_ops = {.size = sizeof(TesSuperOps), .statfs = dev_statfs, .free = dev_super_free};
+static const TesSuperOps super_ops = {
+    .size = sizeof(TesSuperOps), .statfs = dev_statfs, .free = dev_super_free};
 
 static int mount_dev(TesCtx *ctx, gboolean only_pts, TesSuper **out) {
   DevFs *fs = g_new0(DevFs, 1);
@@ -274,8 +302,11 @@ static gboolean dev_init(TesKernel *k, GError **error) {
 }
 
 static const TesStateOps state = {.size = sizeof(TesStateOps), .section = "fs-dev", .version = 1};
-static const TesFeature features[] = {{"filesystem", "dev", &dev_type},       {"filesystem", "devtmpfs", &dev_type},
-                                      {"filesystem", "devpts", &devpts_type}, {"tty", "pty", &host_terminal_ops},
-                                      {"state", "fs-dev", &state},            {NULL, NULL, NULL}};
-TES_PLUGIN_DEFINE(fs_dev, .name = "fs-dev", .summary = "Device nodes and terminals", .licence = "Apache-2.0", .features = features,
-                  .init = dev_init);
+static const TesFeature features[] = {{"filesystem", "dev", &dev_type},
+                                      {"filesystem", "devtmpfs", &dev_type},
+                                      {"filesystem", "devpts", &devpts_type},
+                                      {"tty", "pty", &host_terminal_ops},
+                                      {"state", "fs-dev", &state},
+                                      {NULL, NULL, NULL}};
+TES_PLUGIN_DEFINE(fs_dev, .name = "fs-dev", .summary = "Device nodes and terminals", .licence = "Apache-2.0",
+                  .features = features, .init = dev_init);

@@ -7,15 +7,15 @@
 #include <poll.h>
 #include <unistd.h>
 
-#define HOST_CHUNK 256  /* a tty or pty that polls writable takes this much */
-#define DRAIN_MS 2000   /* at the end: what the host's terminal may take to swallow the rest */
+#define HOST_CHUNK 256 /* a tty or pty that polls writable takes this much */
+#define DRAIN_MS 2000  /* at the end: what the host's terminal may take to swallow the rest */
 
 typedef struct {
   Tty *tty;
   int in, out;
   struct termios2 saved;
   gboolean raw;
-  GMutex lock;          /* the sources, which several threads arm */
+  GMutex lock; /* the sources, which several threads arm */
   GSource *input, *output;
 } HostTerm;
 
@@ -63,7 +63,8 @@ static gboolean on_output(int fd, GIOCondition cond, gpointer data) {
   g_clear_pointer(&h->output, g_source_unref);
   g_mutex_unlock(&h->lock);
   tty_lock(h->tty);
-  gboolean more = h->tty->out->len > 0; /* written after the last look: its writer saw the source still there */
+  gboolean more =
+      h->tty->out->len > 0; /* written after the last look: its writer saw the source still there */
   tes_mutex_unlock(&h->tty->lock);
   if (more)
     arm_output(h);
@@ -101,7 +102,8 @@ static void set_raw(HostTerm *h) {
   h->raw = ioctl(h->in, TCSETSW2, &t) == 0;
 }
 
-static int wrap_host(TesKernel *k, int host_in, int host_out, TesFile **slave, gpointer *handle, GError **error) {
+static int wrap_host(TesKernel *k, int host_in, int host_out, TesFile **slave, gpointer *handle,
+                     GError **error) {
   HostTerm *h = g_new0(HostTerm, 1);
   g_mutex_init(&h->lock);
   h->in = host_in;

@@ -67,9 +67,11 @@ static glong random_ioctl(TesFile *f, TesTask *t, guint cmd, gulong arg) {
 
 static void mem_release(TesFile *f) { g_free(f); }
 
-#define MEM_OPS(name_, read_, write_, ...)                                                        \
-  {.size = sizeof(TesFileOps), .name = (name_), .flags = TES_FILE_SEEKABLE, .read = (read_), .write = (write_),                    \
-   .seek = mem_seek, .release = mem_release, __VA_ARGS__}
+#define MEM_OPS(name_, read_, write_, ...)                                                    \
+  {                                                                                           \
+    .size = sizeof(TesFileOps), .name = (name_), .flags = TES_FILE_SEEKABLE, .read = (read_), \
+    .write = (write_), .seek = mem_seek, .release = mem_release, __VA_ARGS__                  \
+  }
 
 static const TesFileOps null_ops = MEM_OPS("null", null_read, null_write, );
 static const TesFileOps zero_ops = MEM_OPS("zero", zero_read, null_write, .map = zero_map);
@@ -77,10 +79,11 @@ static const TesFileOps full_ops = MEM_OPS("full", zero_read, full_write, );
 static const TesFileOps random_ops = MEM_OPS("random", random_read, null_write, .ioctl = random_ioctl);
 
 int mem_open(TesKernel *k, guint minor_, guint flags, TesFile **out) {
-  const TesFileOps *ops = minor_ == NULL_MINOR ? &null_ops
-                          : minor_ == ZERO_MINOR ? &zero_ops
-                          : minor_ == FULL_MINOR ? &full_ops
-                          : minor_ == RANDOM_MINOR || minor_ == URANDOM_MINOR ? &random_ops : NULL;
+  const TesFileOps *ops = minor_ == NULL_MINOR                                ? &null_ops
+                          : minor_ == ZERO_MINOR                              ? &zero_ops
+                          : minor_ == FULL_MINOR                              ? &full_ops
+                          : minor_ == RANDOM_MINOR || minor_ == URANDOM_MINOR ? &random_ops
+                                                                              : NULL;
   if (!ops)
     return -ENXIO;
   TesFile *f = g_new0(TesFile, 1);

@@ -228,7 +228,9 @@ static guint slave_poll(TesFile *f) {
   return mask;
 }
 
-static glong slave_ioctl_op(TesFile *f, TesTask *task, guint cmd, gulong arg) { return tty_ioctl(file_tty(f), f, task, FALSE, cmd, arg); }
+static glong slave_ioctl_op(TesFile *f, TesTask *task, guint cmd, gulong arg) {
+  return tty_ioctl(file_tty(f), f, task, FALSE, cmd, arg);
+}
 
 static TesTty *file_tty_op(TesFile *f) { return &file_tty(f)->tty; }
 
@@ -243,9 +245,16 @@ static void slave_release(TesFile *f) {
   tty_unref(t);
 }
 
-static const TesFileOps slave_ops = {.size = sizeof(TesFileOps), .name = "tty", .flags = TES_FILE_STREAM, .read = slave_read,
-                                     .write = slave_write, .poll = slave_poll, .ioctl = slave_ioctl_op, .describe = slave_describe,
-                                     .tty = file_tty_op, .release = slave_release};
+static const TesFileOps slave_ops = {.size = sizeof(TesFileOps),
+                                     .name = "tty",
+                                     .flags = TES_FILE_STREAM,
+                                     .read = slave_read,
+                                     .write = slave_write,
+                                     .poll = slave_poll,
+                                     .ioctl = slave_ioctl_op,
+                                     .describe = slave_describe,
+                                     .tty = file_tty_op,
+                                     .release = slave_release};
 
 static TtyFile *file_new(Tty *t, const TesFileOps *ops, guint flags, TesQueue *queue) {
   TtyFile *f = g_new0(TtyFile, 1);
@@ -366,7 +375,9 @@ static guint master_poll(TesFile *f) {
   return mask;
 }
 
-static glong master_ioctl_op(TesFile *f, TesTask *task, guint cmd, gulong arg) { return tty_ioctl(file_tty(f), f, task, TRUE, cmd, arg); }
+static glong master_ioctl_op(TesFile *f, TesTask *task, guint cmd, gulong arg) {
+  return tty_ioctl(file_tty(f), f, task, TRUE, cmd, arg);
+}
 
 static char *master_describe(TesFile *f) {
   (void)f;
@@ -384,9 +395,15 @@ static void master_release(TesFile *f) {
   tty_unref(t);
 }
 
-static const TesFileOps master_ops = {.size = sizeof(TesFileOps), .name = "ptmx", .flags = TES_FILE_STREAM, .read = master_read,
-                                      .write = master_write, .poll = master_poll, .ioctl = master_ioctl_op,
-                                      .describe = master_describe, .release = master_release};
+static const TesFileOps master_ops = {.size = sizeof(TesFileOps),
+                                      .name = "ptmx",
+                                      .flags = TES_FILE_STREAM,
+                                      .read = master_read,
+                                      .write = master_write,
+                                      .poll = master_poll,
+                                      .ioctl = master_ioctl_op,
+                                      .describe = master_describe,
+                                      .release = master_release};
 
 int ptmx_open(TesKernel *k, TesCtx *ctx, guint flags, TesFile **out) {
   (void)ctx;

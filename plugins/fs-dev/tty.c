@@ -20,8 +20,10 @@ void tty_unlock(Tty *t) {
 
 /* What a fresh pty has on Linux. */
 void tty_default_termios(struct termios2 *t) {
-  static const guint8 cc[NCCS] = {[VINTR] = 3, [VQUIT] = 28, [VERASE] = 127, [VKILL] = 21, [VEOF] = 4, [VMIN] = 1, [VSTART] = 17,
-                                  [VSTOP] = 19, [VSUSP] = 26, [VREPRINT] = 18, [VDISCARD] = 15, [VWERASE] = 23, [VLNEXT] = 22};
+  static const guint8 cc[NCCS] = {
+      [VINTR] = 3,     [VQUIT] = 28,   [VERASE] = 127, [VKILL] = 21, [VEOF] = 4,
+      [VMIN] = 1,      [VSTART] = 17,  [VSTOP] = 19,   [VSUSP] = 26, [VREPRINT] = 18,
+      [VDISCARD] = 15, [VWERASE] = 23, [VLNEXT] = 22};
   *t = (struct termios2){.c_iflag = ICRNL | IXON,
                          .c_oflag = OPOST | ONLCR,
                          .c_cflag = B38400 | CS8 | CREAD,
@@ -153,13 +155,15 @@ static glong drain(Tty *t, TesTask *task) {
 static glong master_ioctl(Tty *t, TesTask *task, guint cmd, gulong arg) {
   int v;
   switch (cmd) {
-  case TIOCGPTN: return put_int(task, arg, t->index);
+  case TIOCGPTN:
+    return put_int(task, arg, t->index);
   case TIOCSPTLCK:
     if (get_int(task, arg, &v) < 0)
       return -EFAULT;
     t->locked = v != 0;
     return 0;
-  case TIOCGPTLCK: return put_int(task, arg, t->locked);
+  case TIOCGPTLCK:
+    return put_int(task, arg, t->locked);
   case TIOCPKT:
     if (get_int(task, arg, &v) < 0)
       return -EFAULT;
@@ -168,7 +172,8 @@ static glong master_ioctl(Tty *t, TesTask *task, guint cmd, gulong arg) {
     t->packet_status = 0;
     tty_unlock(t);
     return 0;
-  case TIOCGPKT: return put_int(task, arg, t->packet);
+  case TIOCGPKT:
+    return put_int(task, arg, t->packet);
   case TIOCGPTPEER: {
     TesFile *f;
     int r = t->locked ? -EIO : tty_open_by_name(t, arg & (O_ACCMODE | O_NONBLOCK), &f);
@@ -199,14 +204,16 @@ static glong slave_ioctl(Tty *t, TesTask *task, guint cmd, gulong arg) {
   case FIONREAD:
   case TIOCOUTQ:
     tty_lock(t);
-    v = cmd == FIONREAD ? (t->t.c_lflag & ICANON ? (t->lines.length ? t->in->len : 0) : t->in->len) : t->out->len;
+    v = cmd == FIONREAD ? (t->t.c_lflag & ICANON ? (t->lines.length ? t->in->len : 0) : t->in->len)
+                        : t->out->len;
     tes_mutex_unlock(&t->lock);
     return put_int(task, arg, v);
   case TIOCEXCL:
   case TIOCNXCL:
     t->exclusive = cmd == TIOCEXCL;
     return 0;
-  case TIOCGEXCL: return put_int(task, arg, t->exclusive);
+  case TIOCGEXCL:
+    return put_int(task, arg, t->exclusive);
   }
   return -ENOIOCTLCMD_;
 }
@@ -231,10 +238,14 @@ static gboolean changes_terminal(guint cmd) {
 
 static glong common_ioctl(Tty *t, TesTask *task, gboolean master, guint cmd, gulong arg) {
   switch (cmd) {
-  case TCGETS: return get_termios(t, task, arg, FALSE);
-  case TCGETS2: return get_termios(t, task, arg, TRUE);
-  case TCSETS: return set_termios(t, task, arg, FALSE, FALSE);
-  case TCSETS2: return set_termios(t, task, arg, TRUE, FALSE);
+  case TCGETS:
+    return get_termios(t, task, arg, FALSE);
+  case TCGETS2:
+    return get_termios(t, task, arg, TRUE);
+  case TCSETS:
+    return set_termios(t, task, arg, FALSE, FALSE);
+  case TCSETS2:
+    return set_termios(t, task, arg, TRUE, FALSE);
   case TCSETSW:
   case TCSETSF: {
     glong r = master ? 0 : drain(t, task);
@@ -245,18 +256,28 @@ static glong common_ioctl(Tty *t, TesTask *task, gboolean master, guint cmd, gul
     glong r = master ? 0 : drain(t, task);
     return r < 0 ? r : set_termios(t, task, arg, TRUE, cmd == TCSETSF2);
   }
-  case TIOCGWINSZ: return tes_copy_out(task, arg, &t->size, sizeof t->size);
-  case TIOCSWINSZ: return set_size(t, task, arg);
-  case TCFLSH: return flush(t, arg, master);
-  case TCXONC: return flow(t, arg);
+  case TIOCGWINSZ:
+    return tes_copy_out(task, arg, &t->size, sizeof t->size);
+  case TIOCSWINSZ:
+    return set_size(t, task, arg);
+  case TCFLSH:
+    return flush(t, arg, master);
+  case TCXONC:
+    return flow(t, arg);
   case TCSBRK:
-  case TCSBRKP: return arg && !master ? drain(t, task) : 0;
-  case TIOCSTI: return simulate_input(t, task, arg);
-  case TIOCGETD: return put_int(task, arg, 0);
+  case TCSBRKP:
+    return arg && !master ? drain(t, task) : 0;
+  case TIOCSTI:
+    return simulate_input(t, task, arg);
+  case TIOCGETD:
+    return put_int(task, arg, 0);
   case TIOCSBRK:
-  case TIOCCBRK: return 0;
-  case TIOCGSOFTCAR: return put_int(task, arg, (t->t.c_cflag & CLOCAL) != 0);
-  case TIOCSSOFTCAR: return 0;
+  case TIOCCBRK:
+    return 0;
+  case TIOCGSOFTCAR:
+    return put_int(task, arg, (t->t.c_cflag & CLOCAL) != 0);
+  case TIOCSSOFTCAR:
+    return 0;
   }
   return tes_tty_job_ioctl(task, &t->tty, cmd, arg);
 }
@@ -283,6 +304,8 @@ static void op_unref(TesTty *t) { tty_unref(tty_of(t)); }
 static guint64 op_dev(TesTty *t) { return makedev(136 + tty_of(t)->index / 256, tty_of(t)->index % 256); }
 static char *op_name(TesTty *t) { return g_strdup_printf("pts/%d", tty_of(t)->index); }
 static void op_hangup(TesTty *t) { tty_hangup(tty_of(t)); }
-static int op_open(TesTty *t, TesCtx *ctx, guint flags, TesFile **out) { return tty_open_slave(tty_of(t), ctx, flags, out); }
+static int op_open(TesTty *t, TesCtx *ctx, guint flags, TesFile **out) {
+  return tty_open_slave(tty_of(t), ctx, flags, out);
+}
 
 const TesTtyOps pty_tty_ops = {sizeof(TesTtyOps), op_ref, op_unref, op_dev, op_name, op_hangup, op_open};

@@ -26,7 +26,10 @@ static int check_identity(const HostInode *i, int fd) {
   struct statx s;
   if (statx(fd, "", AT_EMPTY_PATH, STATX_INO | STATX_TYPE, &s) < 0)
     return -errno;
-  return host_stx_dev(&s) == i->id.dev && s.stx_ino == i->id.ino && (s.stx_mode & S_IFMT) == (i->base.mode & S_IFMT) ? 0 : -ESTALE;
+  return host_stx_dev(&s) == i->id.dev && s.stx_ino == i->id.ino &&
+                 (s.stx_mode & S_IFMT) == (i->base.mode & S_IFMT)
+             ? 0
+             : -ESTALE;
 }
 
 /* ---- Pins and the idle list; fd lock held ---- */

@@ -201,10 +201,22 @@ static void host_release(TesFile *f) {
   g_free(h);
 }
 
-static const TesFileOps file_ops = {.size = sizeof(TesFileOps), .name = "host", .flags = TES_FILE_SEEKABLE, .read = host_read, .write = host_write,
-                                    .seek = host_seek, .map = host_file_map, .fsync = host_fsync, .fallocate = host_fallocate, .release = host_release};
-static const TesFileOps dir_ops = {.size = sizeof(TesFileOps), .name = "host-dir", .flags = TES_FILE_SEEKABLE | TES_FILE_DIR,
-                                   .readdir = host_readdir, .fsync = dir_fsync, .release = host_release};
+static const TesFileOps file_ops = {.size = sizeof(TesFileOps),
+                                    .name = "host",
+                                    .flags = TES_FILE_SEEKABLE,
+                                    .read = host_read,
+                                    .write = host_write,
+                                    .seek = host_seek,
+                                    .map = host_file_map,
+                                    .fsync = host_fsync,
+                                    .fallocate = host_fallocate,
+                                    .release = host_release};
+static const TesFileOps dir_ops = {.size = sizeof(TesFileOps),
+                                   .name = "host-dir",
+                                   .flags = TES_FILE_SEEKABLE | TES_FILE_DIR,
+                                   .readdir = host_readdir,
+                                   .fsync = dir_fsync,
+                                   .release = host_release};
 
 int host_open(TesInode *base, TesCtx *ctx, guint flags, TesFile **out) {
   HostInode *i = host_inode(base);

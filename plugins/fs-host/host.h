@@ -30,10 +30,10 @@ typedef struct {
 enum { SLOT_READ, SLOT_WRITE, N_SLOTS }; /* directories and links: SLOT_READ only (O_PATH) */
 
 typedef struct {
-  int fd;        /* -1: not open; stable while pinned */
+  int fd; /* -1: not open; stable while pinned */
   guint pins;
   HostInode *owner;
-  GList link;    /* in the budget's list while open and not pinned */
+  GList link; /* in the budget's list while open and not pinned */
 } HostFd;
 
 typedef struct {
@@ -54,19 +54,19 @@ typedef struct {
 struct _HostInode {
   TesInode base;
   HostId id;
-  HostInode *parent;   /* referenced; NULL: root, or nameless. Names lock */
+  HostInode *parent; /* referenced; NULL: root, or nameless. Names lock */
   char *name;
-  TesMutex attr_lock;  /* guards stx and fresh */
+  TesMutex attr_lock; /* guards stx and fresh */
   struct statx stx;
-  gboolean fresh;      /* stx may be answered from (exclusive cache) */
-  gboolean unlinked;   /* names lock */
+  gboolean fresh;    /* stx may be answered from (exclusive cache) */
+  gboolean unlinked; /* names lock */
   HostFd slot[N_SLOTS];
   /* mapping */
   TesMapSource source;
   gboolean has_source; /* map lock */
   TesMutex map_lock;
-  guint map_users;     /* references to the source */
-  gboolean map_rw;     /* the write slot is pinned for the source too */
+  guint map_users; /* references to the source */
+  gboolean map_rw; /* the write slot is pinned for the source too */
   gint map_fd[N_SLOTS];
   GPtrArray *windows[N_SLOTS]; /* by chunk number */
 };
@@ -81,7 +81,9 @@ int host_inode_get(HostSuper *, HostInode *dir, const char *name, const struct s
 guint64 host_virtual_dev(HostSuper *, guint64 host_dev);
 void host_inode_forget(HostInode *); /* takes it out of the identity table: it is being freed */
 #define HOST_STATX (STATX_BASIC_STATS | STATX_BTIME)
-static inline guint64 host_stx_dev(const struct statx *s) { return (guint64)s->stx_dev_major << 32 | s->stx_dev_minor; }
+static inline guint64 host_stx_dev(const struct statx *s) {
+  return (guint64)s->stx_dev_major << 32 | s->stx_dev_minor;
+}
 
 /* fds.c */
 /* Opens (if need be) and pins a slot; returns the descriptor or -errno. -ESTALE: the name leads elsewhere now. */
@@ -115,7 +117,8 @@ int host_symlink(TesInode *, TesCtx *, const char *, const char *target, TesInod
 int host_link(TesInode *, TesCtx *, const char *, TesInode *target);
 int host_unlink(TesInode *, TesCtx *, const char *, TesInode *);
 int host_rmdir(TesInode *, TesCtx *, const char *, TesInode *);
-int host_rename(TesInode *, const char *, TesInode *, const char *, TesInode *, TesInode *, TesCtx *, guint flags);
+int host_rename(TesInode *, const char *, TesInode *, const char *, TesInode *, TesInode *, TesCtx *,
+                guint flags);
 int host_tmpfile(TesInode *, TesCtx *, guint32 mode, TesInode **);
 gssize host_getxattr(TesInode *, TesCtx *, const char *, void *, gsize);
 gssize host_listxattr(TesInode *, TesCtx *, char *, gsize);

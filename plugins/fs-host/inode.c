@@ -80,7 +80,9 @@ int host_attr_refresh(HostInode *i) {
   return 0;
 }
 
-static struct timespec to_timespec(const struct statx_timestamp *t) { return (struct timespec){t->tv_sec, t->tv_nsec}; }
+static struct timespec to_timespec(const struct statx_timestamp *t) {
+  return (struct timespec){t->tv_sec, t->tv_nsec};
+}
 
 static int host_getattr(TesInode *base, TesCtx *ctx, TesAttr *a) {
   (void)ctx;
@@ -100,11 +102,21 @@ static int host_getattr(TesInode *base, TesCtx *ctx, TesAttr *a) {
     else if (r < 0)
       return r;
   }
-  *a = (TesAttr){.mode = x.stx_mode, .nlink = x.stx_nlink, .uid = x.stx_uid, .gid = x.stx_gid, .blksize = x.stx_blksize,
-                 .ino = x.stx_ino, .size = x.stx_size, .blocks = x.stx_blocks, .rdev = base->rdev,
-                 .dev = i->id.dev == host_inode(s->base.root)->id.dev ? s->base.dev : host_virtual_dev(s, i->id.dev),
-                 .atime = to_timespec(&x.stx_atime), .mtime = to_timespec(&x.stx_mtime),
-                 .ctime = to_timespec(&x.stx_ctime), .btime = to_timespec(&x.stx_btime)};
+  *a = (TesAttr){.mode = x.stx_mode,
+                 .nlink = x.stx_nlink,
+                 .uid = x.stx_uid,
+                 .gid = x.stx_gid,
+                 .blksize = x.stx_blksize,
+                 .ino = x.stx_ino,
+                 .size = x.stx_size,
+                 .blocks = x.stx_blocks,
+                 .rdev = base->rdev,
+                 .dev = i->id.dev == host_inode(s->base.root)->id.dev ? s->base.dev
+                                                                      : host_virtual_dev(s, i->id.dev),
+                 .atime = to_timespec(&x.stx_atime),
+                 .mtime = to_timespec(&x.stx_mtime),
+                 .ctime = to_timespec(&x.stx_ctime),
+                 .btime = to_timespec(&x.stx_btime)};
   return 0;
 }
 
@@ -140,7 +152,8 @@ static int change(HostInode *i, int fd, const TesSetAttr *set) {
   }
   /* A change of size changes mtime by itself. */
   if ((set->valid & (TES_SET_ATIME | TES_SET_MTIME)) && !(set->valid & TES_SET_SIZE)) {
-    struct timespec ts[2] = {host_time(i, &set->atime, set->valid & TES_SET_ATIME), host_time(i, &set->mtime, set->valid & TES_SET_MTIME)};
+    struct timespec ts[2] = {host_time(i, &set->atime, set->valid & TES_SET_ATIME),
+                             host_time(i, &set->mtime, set->valid & TES_SET_MTIME)};
     if (utimensat(fd, "", ts, AT_EMPTY_PATH) < 0)
       return -errno;
   }
@@ -217,7 +230,8 @@ static int host_revalidate(TesInode *base, TesCtx *ctx, const char *name, TesIno
   if (!child)
     return 0;
   HostInode *i = host_inode(child);
-  if (host_stx_dev(&x) != i->id.dev || x.stx_ino != i->id.ino || (x.stx_mode & S_IFMT) != (child->mode & S_IFMT))
+  if (host_stx_dev(&x) != i->id.dev || x.stx_ino != i->id.ino ||
+      (x.stx_mode & S_IFMT) != (child->mode & S_IFMT))
     return 0;
   host_attr_set(i, &x);
   return 1;
@@ -272,12 +286,23 @@ static void host_free(TesInode *base) {
     release_parent(parent);
 }
 
-#define COMMON .size = sizeof(TesInodeOps), .getattr = host_getattr, .setattr = host_setattr, .getxattr = host_getxattr, .listxattr = host_listxattr, \
-               .setxattr = host_setxattr, .removexattr = host_removexattr, .free = host_free
+#define COMMON                                                                                              \
+  .size = sizeof(TesInodeOps), .getattr = host_getattr, .setattr = host_setattr, .getxattr = host_getxattr, \
+  .listxattr = host_listxattr, .setxattr = host_setxattr, .removexattr = host_removexattr, .free = host_free
 
-const TesInodeOps host_dir_ops = {COMMON, .lookup = host_lookup, .walk = host_walk, .revalidate = host_revalidate, .open = host_open,
-                                  .create = host_create, .mkdir = host_mkdir, .mknod = host_mknod, .symlink = host_symlink,
-                                  .link = host_link, .unlink = host_unlink, .rmdir = host_rmdir, .rename = host_rename,
+const TesInodeOps host_dir_ops = {COMMON,
+                                  .lookup = host_lookup,
+                                  .walk = host_walk,
+                                  .revalidate = host_revalidate,
+                                  .open = host_open,
+                                  .create = host_create,
+                                  .mkdir = host_mkdir,
+                                  .mknod = host_mknod,
+                                  .symlink = host_symlink,
+                                  .link = host_link,
+                                  .unlink = host_unlink,
+                                  .rmdir = host_rmdir,
+                                  .rename = host_rename,
                                   .tmpfile = host_tmpfile};
 const TesInodeOps host_file_ops = {COMMON, .open = host_open};
 const TesInodeOps host_link_ops = {COMMON, .readlink = host_readlink};

@@ -4,7 +4,9 @@
 #include "host.h"
 #include <sys/mman.h>
 
-static HostInode *of(TesMapSource *s) { return (HostInode *)((char *)s - G_STRUCT_OFFSET(HostInode, source)); }
+static HostInode *of(TesMapSource *s) {
+  return (HostInode *)((char *)s - G_STRUCT_OFFSET(HostInode, source));
+}
 
 /* The last use of a source ended, perhaps below core/mm's locks: descriptors and inode are given back later. */
 typedef struct {
@@ -49,7 +51,8 @@ static void *window(HostInode *i, int slot, guint chunk, int fd) {
   if (chunk >= w->len)
     g_ptr_array_set_size(w, (gint)chunk + 1);
   if (!w->pdata[chunk]) {
-    void *p = mmap(NULL, HOST_CHUNK, PROT_READ | (slot == SLOT_WRITE ? PROT_WRITE : 0), MAP_SHARED, fd, (off_t)chunk * (off_t)HOST_CHUNK);
+    void *p = mmap(NULL, HOST_CHUNK, PROT_READ | (slot == SLOT_WRITE ? PROT_WRITE : 0), MAP_SHARED, fd,
+                   (off_t)chunk * (off_t)HOST_CHUNK);
     if (p == MAP_FAILED)
       return NULL;
     w->pdata[chunk] = p;
@@ -74,11 +77,13 @@ static int source_piece(TesMapSource *s, goffset off, gsize max, gboolean write,
   char *w = window(i, slot, (guint)((gsize)off / HOST_CHUNK), fd);
   if (!w)
     return -ENOMEM;
-  *out = (TesMapPiece){.fd = fd, .fd_off = off, .window = w + in, .len = MIN(MIN(max, HOST_CHUNK - in), end - (gsize)off)};
+  *out = (TesMapPiece){
+      .fd = fd, .fd_off = off, .window = w + in, .len = MIN(MIN(max, HOST_CHUNK - in), end - (gsize)off)};
   return 0;
 }
 
-static const TesMapSourceOps source_ops = {.size = sizeof(TesMapSourceOps), .piece = source_piece, .ref = source_ref, .unref = source_unref};
+static const TesMapSourceOps source_ops = {
+    .size = sizeof(TesMapSourceOps), .piece = source_piece, .ref = source_ref, .unref = source_unref};
 
 int host_map(HostInode *i, gboolean may_write, TesMapSource **out) {
   int rfd = host_fd_get(i, SLOT_READ), wfd = -1;

@@ -41,7 +41,9 @@ int host_create(TesInode *base, TesCtx *ctx, const char *name, guint32 mode, Tes
   int dirfd = writable_dir(dir);
   if (dirfd < 0)
     return dirfd;
-  struct open_how how = {.flags = O_CREAT | O_EXCL | O_RDWR | O_NOFOLLOW | O_CLOEXEC, .mode = 0600, .resolve = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS};
+  struct open_how how = {.flags = O_CREAT | O_EXCL | O_RDWR | O_NOFOLLOW | O_CLOEXEC,
+                         .mode = 0600,
+                         .resolve = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS};
   int fd = (int)syscall(SYS_openat2, dirfd, name, &how, sizeof how);
   int r = fd < 0 ? -errno : give(dir, ctx, dirfd, name, fd, mode);
   if (r < 0 && fd >= 0)
@@ -174,7 +176,8 @@ static HostInode *moved(HostInode *i, HostInode *dir, const char *name) {
   return old;
 }
 
-int host_rename(TesInode *obase, const char *oname, TesInode *nbase, const char *nname, TesInode *source, TesInode *target, TesCtx *ctx, guint flags) {
+int host_rename(TesInode *obase, const char *oname, TesInode *nbase, const char *nname, TesInode *source,
+                TesInode *target, TesCtx *ctx, guint flags) {
   (void)ctx;
   HostInode *od = host_inode(obase), *nd = host_inode(nbase), *old[2] = {NULL, NULL};
   HostSuper *s = host_super(od);

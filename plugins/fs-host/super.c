@@ -11,9 +11,12 @@
 #include <sys/sysmacros.h>
 #include <sys/vfs.h>
 
-static const TesLockClass names_class = {"host names", TES_RANK_INODE + 1, FALSE, "directory and name of fs-host's inodes"};
-static const TesLockClass fd_class = {"host descriptors", TES_RANK_FS, FALSE, "fs-host's descriptor budget and identities"};
-static const TesLockClass attr_class = {"host attributes", TES_RANK_FS + 1, FALSE, "cached attributes of one inode"};
+static const TesLockClass names_class = {"host names", TES_RANK_INODE + 1, FALSE,
+                                         "directory and name of fs-host's inodes"};
+static const TesLockClass fd_class = {"host descriptors", TES_RANK_FS, FALSE,
+                                      "fs-host's descriptor budget and identities"};
+static const TesLockClass attr_class = {"host attributes", TES_RANK_FS + 1, FALSE,
+                                        "cached attributes of one inode"};
 static const TesLockClass map_class = {"host map", TES_RANK_LEAF - 1, FALSE, "kernel windows on one file"};
 
 static guint id_hash(gconstpointer p) {
@@ -157,8 +160,11 @@ static void super_free(TesSuper *base) {
   g_free(s);
 }
 
-static const TesSuperOps super_ops = {.size = sizeof(TesSuperOps), .statfs = super_statfs, .sync = super_sync,
-                                      .show_options = super_show, .free = super_free};
+static const TesSuperOps super_ops = {.size = sizeof(TesSuperOps),
+                                      .statfs = super_statfs,
+                                      .sync = super_sync,
+                                      .show_options = super_show,
+                                      .free = super_free};
 
 static int option(const char *key, const char *value, gpointer data) {
   HostSuper *s = data;
@@ -166,7 +172,8 @@ static int option(const char *key, const char *value, gpointer data) {
     s->rw = FALSE;
   else if (!value && g_str_equal(key, "rw"))
     s->rw = TRUE;
-  else if (value && g_str_equal(key, "cache") && (g_str_equal(value, "shared") || g_str_equal(value, "exclusive")))
+  else if (value && g_str_equal(key, "cache") &&
+           (g_str_equal(value, "shared") || g_str_equal(value, "exclusive")))
     s->cache = g_str_equal(value, "shared") ? HOST_CACHE_SHARED : HOST_CACHE_EXCLUSIVE;
   else
     return -EINVAL;
@@ -246,7 +253,8 @@ static int fs_mount(TesCtx *ctx, const char *source, const char *opts, gulong ms
 const TesFsTypeOps host_fs_ops = {.size = sizeof(TesFsTypeOps), .name = "host", .mount = fs_mount};
 
 static const TesStateOps state = {.size = sizeof(TesStateOps), .section = "fs-host", .version = 1};
-static const TesFeature features[] = {{"filesystem", "host", &host_fs_ops}, {"state", "fs-host", &state}, {NULL, NULL, NULL}};
+static const TesFeature features[] = {
+    {"filesystem", "host", &host_fs_ops}, {"state", "fs-host", &state}, {NULL, NULL, NULL}};
 
-TES_PLUGIN_DEFINE(fs_host, .name = "fs-host", .summary = "Directories of the host, read-only or read-write", .licence = "Apache-2.0",
-                  .features = features);
+TES_PLUGIN_DEFINE(fs_host, .name = "fs-host", .summary = "Directories of the host, read-only or read-write",
+                  .licence = "Apache-2.0", .features = features);

@@ -64,7 +64,7 @@ typedef struct {
   gint want;
   TesFile *file; /* referenced */
   gboolean cloexec;
-  GArray *all;   /* gint */
+  GArray *all; /* gint */
 } FdSearch;
 
 static void match_fd(int fd, TesFile *f, gboolean cloexec, gpointer data) {
@@ -100,7 +100,8 @@ static int text_fd(Node *n, TesCtx *ctx, GString *s) {
     return -ENOENT;
   if (f->path)
     return name_of(ctx, f->path, s);
-  g_autofree char *text = TES_HAS(f->ops, describe) ? f->ops->describe(f) : g_strdup_printf("anon_inode:[%s]", f->ops->name);
+  g_autofree char *text =
+      TES_HAS(f->ops, describe) ? f->ops->describe(f) : g_strdup_printf("anon_inode:[%s]", f->ops->name);
   g_string_append(s, text);
   return 0;
 }
@@ -120,7 +121,8 @@ static int reopen_getattr(TesInode *i, TesCtx *ctx, TesAttr *a) {
   TesFile *f = ((ReopenNode *)i)->file;
   if (TES_HAS(f->ops, getattr))
     return f->ops->getattr(f, ctx, a);
-  *a = (TesAttr){.mode = S_IFREG | 0600, .nlink = 1, .ino = f->ino, .dev = i->super->dev, .blksize = TES_PAGE_SIZE};
+  *a = (TesAttr){
+      .mode = S_IFREG | 0600, .nlink = 1, .ino = f->ino, .dev = i->super->dev, .blksize = TES_PAGE_SIZE};
   return 0;
 }
 
@@ -134,8 +136,11 @@ static void reopen_free(TesInode *i) {
   g_free(i);
 }
 
-static const TesInodeOps reopen_ops = {
-    .size = sizeof(TesInodeOps), .getattr = reopen_getattr, .setattr = reopen_setattr, .open = reopen_open, .free = reopen_free};
+static const TesInodeOps reopen_ops = {.size = sizeof(TesInodeOps),
+                                       .getattr = reopen_getattr,
+                                       .setattr = reopen_setattr,
+                                       .open = reopen_open,
+                                       .free = reopen_free};
 
 static int follow_fd(Node *n, TesCtx *ctx, TesPath **out) {
   TesFile *f = file_of(n, NULL);
@@ -161,7 +166,8 @@ static int follow_fd(Node *n, TesCtx *ctx, TesPath **out) {
   return *out ? 0 : -ENOMEM;
 }
 
-static const Entry fd_entry = {.name = "fd", .mode = S_IFLNK | 0700, .text = text_fd, .follow = follow_fd, .private_ = TRUE};
+static const Entry fd_entry = {
+    .name = "fd", .mode = S_IFLNK | 0700, .text = text_fd, .follow = follow_fd, .private_ = TRUE};
 
 static int text_fdinfo(Node *n, TesCtx *ctx, GString *s) {
   (void)ctx;
@@ -170,8 +176,9 @@ static int text_fdinfo(Node *n, TesCtx *ctx, GString *s) {
   if (!f)
     return -ENOENT;
   guint mnt = f->path && TES_HAS(f->path->vfs->ops, mount_id) ? f->path->vfs->ops->mount_id(f->path) : 0;
-  g_string_append_printf(s, "pos:\t%" G_GINT64_FORMAT "\nflags:\t0%o\nmnt_id:\t%u\nino:\t%" G_GUINT64_FORMAT "\n", f->pos,
-                         f->flags | (cloexec ? O_CLOEXEC : 0), mnt, f->inode ? f->inode->ino : f->ino);
+  g_string_append_printf(
+      s, "pos:\t%" G_GINT64_FORMAT "\nflags:\t0%o\nmnt_id:\t%u\nino:\t%" G_GUINT64_FORMAT "\n", f->pos,
+      f->flags | (cloexec ? O_CLOEXEC : 0), mnt, f->inode ? f->inode->ino : f->ino);
   if (TES_HAS(f->ops, fdinfo)) {
     g_autofree char *more = f->ops->fdinfo(f);
     g_string_append(s, more ? more : "");
@@ -179,7 +186,8 @@ static int text_fdinfo(Node *n, TesCtx *ctx, GString *s) {
   return 0;
 }
 
-static const Entry fdinfo_entry = {.name = "fdinfo", .mode = S_IFREG | 0400, .text = text_fdinfo, .private_ = TRUE};
+static const Entry fdinfo_entry = {
+    .name = "fdinfo", .mode = S_IFREG | 0400, .text = text_fdinfo, .private_ = TRUE};
 
 static int numbered(Node *n, const char *name, const Entry *e, TesInode **out) {
   guint64 fd;
@@ -215,7 +223,8 @@ int fd_list(Node *n, TesCtx *ctx, goffset *pos, TesDirFill fill, gpointer data) 
       continue;
     char name[16];
     int len = g_snprintf(name, sizeof name, "%d", fd);
-    if (!fill(data, name, len, n->inode.ino + 1 + fd, S_ISDIR(n->entry->mode) && n->entry->mode & 0055 ? DT_REG : DT_LNK, fd + 1 + 1000))
+    if (!fill(data, name, len, n->inode.ino + 1 + fd,
+              S_ISDIR(n->entry->mode) && n->entry->mode & 0055 ? DT_REG : DT_LNK, fd + 1 + 1000))
       break;
     *pos = fd + 1;
   }
@@ -228,9 +237,10 @@ int fd_list(Node *n, TesCtx *ctx, goffset *pos, TesDirFill fill, gpointer data) 
 static const struct {
   const char *name, *type;
   int flag;
-} namespaces[] = {{"cgroup", "cgroup", CLONE_NEWCGROUP}, {"ipc", "ipc", CLONE_NEWIPC}, {"mnt", "mnt", CLONE_NEWNS},
-                  {"net", "net", CLONE_NEWNET}, {"pid", "pid", CLONE_NEWPID}, {"time", "time", CLONE_NEWTIME},
-                  {"user", "user", CLONE_NEWUSER}, {"uts", "uts", CLONE_NEWUTS}};
+} namespaces[] = {{"cgroup", "cgroup", CLONE_NEWCGROUP}, {"ipc", "ipc", CLONE_NEWIPC},
+                  {"mnt", "mnt", CLONE_NEWNS},           {"net", "net", CLONE_NEWNET},
+                  {"pid", "pid", CLONE_NEWPID},          {"time", "time", CLONE_NEWTIME},
+                  {"user", "user", CLONE_NEWUSER},       {"uts", "uts", CLONE_NEWUTS}};
 
 static int text_ns(Node *n, TesCtx *ctx, GString *s) {
   (void)ctx;
@@ -259,7 +269,8 @@ int ns_lookup(Node *n, TesCtx *ctx, const char *name, TesInode **out) {
 int ns_list(Node *n, TesCtx *ctx, goffset *pos, TesDirFill fill, gpointer data) {
   (void)ctx;
   for (gsize i = *pos; i < G_N_ELEMENTS(namespaces); i++) {
-    if (!fill(data, namespaces[i].name, strlen(namespaces[i].name), n->inode.ino + 1 + i, DT_LNK, i + 1 + 1000))
+    if (!fill(data, namespaces[i].name, strlen(namespaces[i].name), n->inode.ino + 1 + i, DT_LNK,
+              i + 1 + 1000))
       return 0;
     *pos = i + 1;
   }
@@ -282,17 +293,20 @@ static void mounts_line(const TesMountInfo *m, gpointer data) {
   add_escaped(s, m->source);
   g_string_append_c(s, ' ');
   add_escaped(s, m->mount_point);
-  g_string_append_printf(s, " %s %s%s 0 0\n", m->type, m->options ? m->options : "rw", m->super_options ? m->super_options : "");
+  g_string_append_printf(s, " %s %s%s 0 0\n", m->type, m->options ? m->options : "rw",
+                         m->super_options ? m->super_options : "");
 }
 
 static void mountinfo_line(const TesMountInfo *m, gpointer data) {
   GString *s = data;
-  g_string_append_printf(s, "%u %u %u:%u ", m->id, m->parent_id, (guint)(m->dev >> 8 & 0xfff), (guint)(m->dev & 0xff));
+  g_string_append_printf(s, "%u %u %u:%u ", m->id, m->parent_id, (guint)(m->dev >> 8 & 0xfff),
+                         (guint)(m->dev & 0xff));
   add_escaped(s, m->root ? m->root : "/");
   g_string_append_c(s, ' ');
   add_escaped(s, m->mount_point);
-  g_string_append_printf(s, " %s%s%s - %s ", m->options ? m->options : "rw", m->propagation && *m->propagation ? " " : "",
-                         m->propagation ? m->propagation : "", m->type);
+  g_string_append_printf(s, " %s%s%s - %s ", m->options ? m->options : "rw",
+                         m->propagation && *m->propagation ? " " : "", m->propagation ? m->propagation : "",
+                         m->type);
   add_escaped(s, m->source);
   g_string_append_printf(s, " rw%s\n", m->super_options ? m->super_options : "");
 }

@@ -104,8 +104,11 @@ static int dir_readdir(TesFile *f, TesCtx *ctx, goffset *pos, TesDirFill fill, g
 }
 
 static void plain_release(TesFile *f) { g_free(f); }
-static const TesFileOps dir_ops = {
-    .size = sizeof(TesFileOps), .name = "proc-dir", .flags = TES_FILE_SEEKABLE | TES_FILE_DIR, .readdir = dir_readdir, .release = plain_release};
+static const TesFileOps dir_ops = {.size = sizeof(TesFileOps),
+                                   .name = "proc-dir",
+                                   .flags = TES_FILE_SEEKABLE | TES_FILE_DIR,
+                                   .readdir = dir_readdir,
+                                   .release = plain_release};
 
 /* ---- Text files ---- */
 
@@ -170,8 +173,12 @@ static void text_release(TesFile *f) {
   g_free(t);
 }
 
-static const TesFileOps text_ops = {.size = sizeof(TesFileOps), .name = "proc", .flags = TES_FILE_SEEKABLE, .read = text_read,
-                                    .write = text_write, .release = text_release};
+static const TesFileOps text_ops = {.size = sizeof(TesFileOps),
+                                    .name = "proc",
+                                    .flags = TES_FILE_SEEKABLE,
+                                    .read = text_read,
+                                    .write = text_write,
+                                    .release = text_release};
 
 static int node_open(TesInode *i, TesCtx *ctx, guint flags, TesFile **out) {
   Node *n = (Node *)i;
@@ -213,8 +220,16 @@ static int node_follow(TesInode *i, TesCtx *ctx, TesPath **out) {
 static int node_getattr(TesInode *i, TesCtx *ctx, TesAttr *a) {
   TesTime now = tes_time_realtime(tes_ctx_kernel(ctx));
   struct timespec ts = {now / TES_NSEC, now % TES_NSEC};
-  *a = (TesAttr){.mode = i->mode, .nlink = S_ISDIR(i->mode) ? 2 : 1, .uid = i->uid, .gid = i->gid, .ino = i->ino, .dev = i->super->dev,
-                 .blksize = 1024, .atime = ts, .mtime = ts, .ctime = ts};
+  *a = (TesAttr){.mode = i->mode,
+                 .nlink = S_ISDIR(i->mode) ? 2 : 1,
+                 .uid = i->uid,
+                 .gid = i->gid,
+                 .ino = i->ino,
+                 .dev = i->super->dev,
+                 .blksize = 1024,
+                 .atime = ts,
+                 .mtime = ts,
+                 .ctime = ts};
   if (S_ISLNK(i->mode))
     a->size = 64;
   return 0;
@@ -227,19 +242,27 @@ static int node_setattr(TesInode *i, TesCtx *ctx, const TesSetAttr *s) {
   return S_ISREG(i->mode) ? 0 : -EPERM; /* O_TRUNC of a writable file */
 }
 
-static const TesInodeOps node_ops = {.size = sizeof(TesInodeOps), .lookup = node_lookup, .readlink = node_readlink, .follow = node_follow,
-                                     .getattr = node_getattr, .setattr = node_setattr, .open = node_open, .free = node_free};
+static const TesInodeOps node_ops = {.size = sizeof(TesInodeOps),
+                                     .lookup = node_lookup,
+                                     .readlink = node_readlink,
+                                     .follow = node_follow,
+                                     .getattr = node_getattr,
+                                     .setattr = node_setattr,
+                                     .open = node_open,
+                                     .free = node_free};
 
 /* ---- The instance and the plugin ---- */
 
 static int proc_statfs(TesSuper *s, TesCtx *ctx, struct statfs *st) {
   (void)s, (void)ctx;
-  *st = (struct statfs){.f_type = PROC_MAGIC, .f_bsize = TES_PAGE_SIZE, .f_frsize = TES_PAGE_SIZE, .f_namelen = TES_NAME_MAX};
+  *st = (struct statfs){
+      .f_type = PROC_MAGIC, .f_bsize = TES_PAGE_SIZE, .f_frsize = TES_PAGE_SIZE, .f_namelen = TES_NAME_MAX};
   return 0;
 }
 
 static void proc_super_free(TesSuper *s) { g_free(s); }
-static const TesSuperOps super_ops = {.size = sizeof(TesSuperOps), .statfs = proc_statfs, .free = proc_super_free};
+static const TesSuperOps super_ops = {
+    .size = sizeof(TesSuperOps), .statfs = proc_statfs, .free = proc_super_free};
 
 static int proc_mount(TesCtx *ctx, const char *source, const char *opts, gulong flags, TesSuper **out) {
   (void)source, (void)opts, (void)flags;
@@ -255,6 +278,7 @@ static int proc_mount(TesCtx *ctx, const char *source, const char *opts, gulong 
 
 static const TesFsTypeOps proc_type = {.size = sizeof(TesFsTypeOps), .name = "proc", .mount = proc_mount};
 static const TesStateOps state = {.size = sizeof(TesStateOps), .section = "fs-proc", .version = 1};
-static const TesFeature features[] = {{"filesystem", "proc", &proc_type}, {"state", "fs-proc", &state}, {NULL, NULL, NULL}};
-TES_PLUGIN_DEFINE(fs_proc, .name = "fs-proc", .summary = "Process and system information (proc)", .licence = "Apache-2.0",
-                  .features = features);
+static const TesFeature features[] = {
+    {"filesystem", "proc", &proc_type}, {"state", "fs-proc", &state}, {NULL, NULL, NULL}};
+TES_PLUGIN_DEFINE(fs_proc, .name = "fs-proc", .summary = "Process and system information (proc)",
+                  .licence = "Apache-2.0", .features = features);

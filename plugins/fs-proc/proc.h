@@ -17,23 +17,23 @@ typedef int (*WriteFn)(Node *, TesCtx *, const char *text, gsize n);
 
 struct _Entry {
   const char *name;
-  guint32 mode;       /* type and permissions */
-  TextFn text;        /* regular files; links: their target */
+  guint32 mode; /* type and permissions */
+  TextFn text;  /* regular files; links: their target */
   WriteFn write;
-  const Entry *dir;   /* directories: entries, ends with a NULL name */
+  const Entry *dir;      /* directories: entries, ends with a NULL name */
   const TesFileOps *ops; /* regular files that are more than text */
-  int (*lookup)(Node *, TesCtx *, const char *name, TesInode **out);           /* directories with computed names */
+  int (*lookup)(Node *, TesCtx *, const char *name, TesInode **out); /* directories with computed names */
   int (*list)(Node *, TesCtx *, goffset *pos, TesDirFill, gpointer data);
   int (*follow)(Node *, TesCtx *, TesPath **out); /* magic links */
-  gboolean private_;  /* only who may inspect the task */
+  gboolean private_;                              /* only who may inspect the task */
 };
 
 struct _Node {
   TesInode inode;
   const Entry *entry;
-  TesTask *task;      /* whose it is, referenced; NULL for the system's */
-  gint number;        /* fd/N */
-  gboolean thread;    /* below task/TID: figures of the thread */
+  TesTask *task;   /* whose it is, referenced; NULL for the system's */
+  gint number;     /* fd/N */
+  gboolean thread; /* below task/TID: figures of the thread */
 };
 
 /* node.c */
@@ -50,9 +50,12 @@ int fdinfo_lookup(Node *, TesCtx *, const char *name, TesInode **out);
 int fd_list(Node *, TesCtx *, goffset *pos, TesDirFill, gpointer data);
 int ns_lookup(Node *, TesCtx *, const char *name, TesInode **out);
 int ns_list(Node *, TesCtx *, goffset *pos, TesDirFill, gpointer data);
-#define PROC_FD_DIR {.name = "fd", .mode = S_IFDIR | 0500, .lookup = fd_lookup, .list = fd_list, .private_ = TRUE}
-#define PROC_FDINFO_DIR {.name = "fdinfo", .mode = S_IFDIR | 0555, .lookup = fdinfo_lookup, .list = fd_list, .private_ = TRUE}
-#define PROC_NS_DIR {.name = "ns", .mode = S_IFDIR | 0511, .lookup = ns_lookup, .list = ns_list, .private_ = TRUE}
+#define PROC_FD_DIR \
+  { .name = "fd", .mode = S_IFDIR | 0500, .lookup = fd_lookup, .list = fd_list, .private_ = TRUE }
+#define PROC_FDINFO_DIR \
+  { .name = "fdinfo", .mode = S_IFDIR | 0555, .lookup = fdinfo_lookup, .list = fd_list, .private_ = TRUE }
+#define PROC_NS_DIR \
+  { .name = "ns", .mode = S_IFDIR | 0511, .lookup = ns_lookup, .list = ns_list, .private_ = TRUE }
 int link_exe(Node *, TesCtx *, TesPath **);
 int link_cwd(Node *, TesCtx *, TesPath **);
 int link_root(Node *, TesCtx *, TesPath **);
@@ -62,4 +65,5 @@ int text_root_link(Node *, TesCtx *, GString *);
 int text_mounts(Node *, TesCtx *, GString *);
 int text_mountinfo(Node *, TesCtx *, GString *);
 
-#define R_FILE(name_, fn_) {.name = (name_), .mode = S_IFREG | 0444, .text = (fn_)}
+#define R_FILE(name_, fn_) \
+  { .name = (name_), .mode = S_IFREG | 0444, .text = (fn_) }

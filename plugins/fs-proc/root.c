@@ -53,18 +53,24 @@ static guint64 memory_total(void) { return (guint64)sysconf(_SC_PHYS_PAGES) * TE
 static int text_meminfo(Node *n, TesCtx *ctx, GString *s) {
   (void)n;
   TesMemFile *mf = tes_kernel_memfile(ctx->kernel);
-  guint64 total = memory_total() / 1024, anon = tes_memfile_usage(mf, TES_MEM_ANON) / 1024, shm = tes_memfile_usage(mf, TES_MEM_FILE) / 1024;
+  guint64 total = memory_total() / 1024, anon = tes_memfile_usage(mf, TES_MEM_ANON) / 1024,
+          shm = tes_memfile_usage(mf, TES_MEM_FILE) / 1024;
   guint64 used = MIN(total, anon + shm), free_ = total - used;
-  g_string_append_printf(s,
-                         "MemTotal:       %8" G_GUINT64_FORMAT " kB\nMemFree:        %8" G_GUINT64_FORMAT " kB\n"
-                         "MemAvailable:   %8" G_GUINT64_FORMAT " kB\nBuffers:               0 kB\nCached:         %8" G_GUINT64_FORMAT
-                         " kB\nSwapCached:            0 kB\nActive:         %8" G_GUINT64_FORMAT " kB\nInactive:              0 kB\n"
-                         "SwapTotal:             0 kB\nSwapFree:              0 kB\nDirty:                 0 kB\nWriteback:             0 kB\n"
-                         "AnonPages:      %8" G_GUINT64_FORMAT " kB\nMapped:                0 kB\nShmem:          %8" G_GUINT64_FORMAT " kB\n"
-                         "Slab:                  0 kB\nSReclaimable:          0 kB\nCommitLimit:    %8" G_GUINT64_FORMAT " kB\n"
-                         "Committed_AS:   %8" G_GUINT64_FORMAT " kB\nVmallocTotal:   34359738367 kB\nHugePages_Total:       0\n"
-                         "HugePages_Free:        0\nHugepagesize:       2048 kB\n",
-                         total, free_, free_, shm, used, anon, shm, total, used);
+  g_string_append_printf(
+      s,
+      "MemTotal:       %8" G_GUINT64_FORMAT " kB\nMemFree:        %8" G_GUINT64_FORMAT " kB\n"
+      "MemAvailable:   %8" G_GUINT64_FORMAT
+      " kB\nBuffers:               0 kB\nCached:         %8" G_GUINT64_FORMAT
+      " kB\nSwapCached:            0 kB\nActive:         %8" G_GUINT64_FORMAT
+      " kB\nInactive:              0 kB\n"
+      "SwapTotal:             0 kB\nSwapFree:              0 kB\nDirty:                 0 kB\nWriteback:     "
+      "        0 kB\n"
+      "AnonPages:      %8" G_GUINT64_FORMAT
+      " kB\nMapped:                0 kB\nShmem:          %8" G_GUINT64_FORMAT " kB\n"
+      "Slab:                  0 kB\nSReclaimable:          0 kB\nCommitLimit:    %8" G_GUINT64_FORMAT " kB\n"
+      "Committed_AS:   %8" G_GUINT64_FORMAT " kB\nVmallocTotal:   34359738367 kB\nHugePages_Total:       0\n"
+      "HugePages_Free:        0\nHugepagesize:       2048 kB\n",
+      total, free_, free_, shm, used, anon, shm, total, used);
   return 0;
 }
 
@@ -77,10 +83,12 @@ static int text_stat(Node *n, TesCtx *ctx, GString *s) {
   guint64 idle = up * cores > user ? up * cores - user : 0;
   g_string_append_printf(s, "cpu  %" G_GUINT64_FORMAT " 0 0 %" G_GUINT64_FORMAT " 0 0 0 0 0 0\n", user, idle);
   for (guint i = 0; i < cores; i++)
-    g_string_append_printf(s, "cpu%u %" G_GUINT64_FORMAT " 0 0 %" G_GUINT64_FORMAT " 0 0 0 0 0 0\n", i, user / cores, idle / cores);
+    g_string_append_printf(s, "cpu%u %" G_GUINT64_FORMAT " 0 0 %" G_GUINT64_FORMAT " 0 0 0 0 0 0\n", i,
+                           user / cores, idle / cores);
   TesTime boot = tes_time_realtime(ctx->kernel) - tes_time_boot(ctx->kernel);
-  g_string_append_printf(s, "intr 0\nctxt 0\nbtime %" G_GINT64_FORMAT "\nprocesses %d\nprocs_running %u\nprocs_blocked 0\n", boot / TES_NSEC, last,
-                         MAX(running, 1));
+  g_string_append_printf(
+      s, "intr 0\nctxt 0\nbtime %" G_GINT64_FORMAT "\nprocesses %d\nprocs_running %u\nprocs_blocked 0\n",
+      boot / TES_NSEC, last, MAX(running, 1));
   return 0;
 }
 
@@ -99,7 +107,8 @@ static int text_cpuinfo(Node *n, TesCtx *ctx, GString *s) {
     for (char **l = lines; *l; l++) {
       if (g_str_has_prefix(*l, "processor"))
         g_string_append_printf(s, "processor\t: %u\n", i);
-      else if (g_str_has_prefix(*l, "core id") || g_str_has_prefix(*l, "apicid") || g_str_has_prefix(*l, "initial apicid"))
+      else if (g_str_has_prefix(*l, "core id") || g_str_has_prefix(*l, "apicid") ||
+               g_str_has_prefix(*l, "initial apicid"))
         g_string_append_printf(s, "%.*s: %u\n", (int)(strchr(*l, ':') ? strchr(*l, ':') - *l : 0), *l, i);
       else if (g_str_has_prefix(*l, "siblings") || g_str_has_prefix(*l, "cpu cores"))
         g_string_append_printf(s, "%.*s: %u\n", (int)(strchr(*l, ':') ? strchr(*l, ':') - *l : 0), *l, cores);
@@ -125,7 +134,8 @@ static int text_filesystems(Node *n, TesCtx *ctx, GString *s) {
 
 static int text_devices(Node *n, TesCtx *ctx, GString *s) {
   (void)n, (void)ctx;
-  g_string_append(s, "Character devices:\n  1 mem\n  5 /dev/tty\n  5 /dev/console\n  5 /dev/ptmx\n136 pts\n\nBlock devices:\n");
+  g_string_append(s, "Character devices:\n  1 mem\n  5 /dev/tty\n  5 /dev/console\n  5 /dev/ptmx\n136 "
+                     "pts\n\nBlock devices:\n");
   return 0;
 }
 
@@ -138,7 +148,9 @@ static int text_swaps(Node *n, TesCtx *ctx, GString *s) {
 static int text_vmstat(Node *n, TesCtx *ctx, GString *s) {
   (void)n;
   guint64 anon = tes_memfile_usage(tes_kernel_memfile(ctx->kernel), TES_MEM_ANON) / TES_PAGE_SIZE;
-  g_string_append_printf(s, "nr_free_pages %" G_GUINT64_FORMAT "\nnr_anon_pages %" G_GUINT64_FORMAT "\npgpgin 0\npgpgout 0\npswpin 0\npswpout 0\n",
+  g_string_append_printf(s,
+                         "nr_free_pages %" G_GUINT64_FORMAT "\nnr_anon_pages %" G_GUINT64_FORMAT
+                         "\npgpgin 0\npgpgout 0\npswpin 0\npswpout 0\n",
                          (guint64)sysconf(_SC_PHYS_PAGES) - anon, anon);
   return 0;
 }
@@ -211,4 +223,5 @@ static const Entry root_entries[] = {
     {.name = NULL},
 };
 
-const Entry proc_root = {.name = "", .mode = S_IFDIR | 0555, .dir = root_entries, .lookup = root_lookup, .list = root_list};
+const Entry proc_root = {
+    .name = "", .mode = S_IFDIR | 0555, .dir = root_entries, .lookup = root_lookup, .list = root_list};

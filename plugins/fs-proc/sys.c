@@ -4,11 +4,11 @@
 #include <sys/random.h>
 
 /* A fixed text. */
-#define FIXED(fn_, text_)                                                                         \
-  static int fn_(Node *n, TesCtx *ctx, GString *s) {                                              \
-    (void)n, (void)ctx;                                                                           \
-    g_string_append(s, text_ "\n");                                                               \
-    return 0;                                                                                     \
+#define FIXED(fn_, text_)                            \
+  static int fn_(Node *n, TesCtx *ctx, GString *s) { \
+    (void)n, (void)ctx;                              \
+    g_string_append(s, text_ "\n");                  \
+    return 0;                                        \
   }
 
 FIXED(ostype, "Linux")
@@ -65,7 +65,8 @@ static int boot_id(Node *n, TesCtx *ctx, GString *s) {
 static int uts_name(TesCtx *ctx, GString *s, gboolean domain) {
   char buf[65];
   TesTask *t = tes_ctx_task(ctx);
-  tes_uts_get(t ? (TesNs *)tes_ctx_get(ctx, TES_CTX_UTS_NS) : tes_kernel_root_ns(ctx->kernel, CLONE_NEWUTS), domain, buf, sizeof buf);
+  tes_uts_get(t ? (TesNs *)tes_ctx_get(ctx, TES_CTX_UTS_NS) : tes_kernel_root_ns(ctx->kernel, CLONE_NEWUTS),
+              domain, buf, sizeof buf);
   g_string_append_printf(s, "%s\n", buf);
   return 0;
 }
@@ -78,18 +79,42 @@ static int domainname(Node *n, TesCtx *ctx, GString *s) {
   return uts_name(ctx, s, TRUE);
 }
 
-static const Entry random_dir[] = {R_FILE("boot_id", boot_id), R_FILE("entropy_avail", entropy_avail), R_FILE("uuid", random_uuid), {.name = NULL}};
-static const Entry kernel_dir[] = {R_FILE("cap_last_cap", cap_last_cap), R_FILE("core_pattern", core_pattern), R_FILE("domainname", domainname),
-                                   R_FILE("hostname", hostname), R_FILE("msgmax", msgmax), R_FILE("msgmnb", msgmnb),
-                                   R_FILE("ngroups_max", ngroups_max), R_FILE("osrelease", osrelease), R_FILE("ostype", ostype),
-                                   R_FILE("overflowgid", overflow_id), R_FILE("overflowuid", overflow_id), R_FILE("pid_max", pid_max),
-                                   {.name = "random", .mode = S_IFDIR | 0555, .dir = random_dir}, R_FILE("randomize_va_space", two),
-                                   R_FILE("sem", sem), R_FILE("shmall", shmall), R_FILE("shmmax", shmmax), R_FILE("shmmni", shmmni),
-                                   R_FILE("threads-max", threads_max), R_FILE("version", version), {.name = NULL}};
-static const Entry vm_dir[] = {R_FILE("max_map_count", max_map_count), R_FILE("mmap_min_addr", mmap_min_addr), R_FILE("overcommit_memory", zero),
-                               R_FILE("swappiness", swappiness), {.name = NULL}};
-static const Entry fs_dir[] = {R_FILE("file-max", file_max), R_FILE("file-nr", file_nr), R_FILE("nr_open", nr_open),
-                               R_FILE("pipe-max-size", pipe_max_size), R_FILE("protected_hardlinks", one), R_FILE("protected_symlinks", one),
+static const Entry random_dir[] = {R_FILE("boot_id", boot_id),
+                                   R_FILE("entropy_avail", entropy_avail),
+                                   R_FILE("uuid", random_uuid),
+                                   {.name = NULL}};
+static const Entry kernel_dir[] = {R_FILE("cap_last_cap", cap_last_cap),
+                                   R_FILE("core_pattern", core_pattern),
+                                   R_FILE("domainname", domainname),
+                                   R_FILE("hostname", hostname),
+                                   R_FILE("msgmax", msgmax),
+                                   R_FILE("msgmnb", msgmnb),
+                                   R_FILE("ngroups_max", ngroups_max),
+                                   R_FILE("osrelease", osrelease),
+                                   R_FILE("ostype", ostype),
+                                   R_FILE("overflowgid", overflow_id),
+                                   R_FILE("overflowuid", overflow_id),
+                                   R_FILE("pid_max", pid_max),
+                                   {.name = "random", .mode = S_IFDIR | 0555, .dir = random_dir},
+                                   R_FILE("randomize_va_space", two),
+                                   R_FILE("sem", sem),
+                                   R_FILE("shmall", shmall),
+                                   R_FILE("shmmax", shmmax),
+                                   R_FILE("shmmni", shmmni),
+                                   R_FILE("threads-max", threads_max),
+                                   R_FILE("version", version),
+                                   {.name = NULL}};
+static const Entry vm_dir[] = {R_FILE("max_map_count", max_map_count),
+                               R_FILE("mmap_min_addr", mmap_min_addr),
+                               R_FILE("overcommit_memory", zero),
+                               R_FILE("swappiness", swappiness),
+                               {.name = NULL}};
+static const Entry fs_dir[] = {R_FILE("file-max", file_max),
+                               R_FILE("file-nr", file_nr),
+                               R_FILE("nr_open", nr_open),
+                               R_FILE("pipe-max-size", pipe_max_size),
+                               R_FILE("protected_hardlinks", one),
+                               R_FILE("protected_symlinks", one),
                                {.name = NULL}};
 static const Entry core_dir[] = {R_FILE("somaxconn", somaxconn), {.name = NULL}};
 static const Entry unix_dir[] = {R_FILE("max_dgram_qlen", max_dgram_qlen), {.name = NULL}};

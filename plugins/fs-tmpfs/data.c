@@ -12,7 +12,8 @@
 #define MIN_FILL (4 * TES_PAGE_SIZE) /* fill_fresh() pays from here on */
 #define MAX_FILL_VEC 32
 #define RANK_DATA (TES_RANK_MM_MAP + 2)
-static const TesLockClass data_class = {"tmpfs data", RANK_DATA, FALSE, "chunk table, size and pages of a file"};
+static const TesLockClass data_class = {"tmpfs data", RANK_DATA, FALSE,
+                                        "chunk table, size and pages of a file"};
 
 static gsize chunk_size(goffset off) { return (gsize)off < SMALL_LIMIT ? SMALL_CHUNK : LARGE_CHUNK; }
 static goffset chunk_start(goffset off) { return off & ~(goffset)(chunk_size(off) - 1); }
@@ -62,7 +63,8 @@ static Chunk *chunk_make(Node *n, goffset off) {
 
 /* Marks the pages of [off, off+len), inside one chunk, as used. FALSE: the filesystem is full. */
 static gboolean chunk_use(Node *n, Chunk *c, goffset off, gsize len) {
-  guint first = (off - chunk_start(off)) / TES_PAGE_SIZE, last = (off + len - 1 - chunk_start(off)) / TES_PAGE_SIZE;
+  guint first = (off - chunk_start(off)) / TES_PAGE_SIZE,
+        last = (off + len - 1 - chunk_start(off)) / TES_PAGE_SIZE;
   guint64 fresh = 0;
   for (guint i = first; i <= last; i++)
     fresh += !page_used(c, i);
@@ -96,8 +98,12 @@ static void chunk_drop(Node *n, goffset start, Chunk *c) {
   tes_memfile_unref(memfile(n), c->off, chunk_size(start));
 }
 
-static void node_source_ref(TesMapSource *s) { tes_inode_ref(&((Node *)((char *)s - G_STRUCT_OFFSET(Node, source)))->inode); }
-static void node_source_unref(TesMapSource *s) { tes_inode_unref(&((Node *)((char *)s - G_STRUCT_OFFSET(Node, source)))->inode); }
+static void node_source_ref(TesMapSource *s) {
+  tes_inode_ref(&((Node *)((char *)s - G_STRUCT_OFFSET(Node, source)))->inode);
+}
+static void node_source_unref(TesMapSource *s) {
+  tes_inode_unref(&((Node *)((char *)s - G_STRUCT_OFFSET(Node, source)))->inode);
+}
 
 static int node_piece(TesMapSource *s, goffset off, gsize max, gboolean write, TesMapPiece *out) {
   Node *n = (Node *)((char *)s - G_STRUCT_OFFSET(Node, source));
@@ -118,7 +124,8 @@ static int node_piece(TesMapSource *s, goffset off, gsize max, gboolean write, T
   return 0;
 }
 
-static const TesMapSourceOps source_ops = {sizeof(TesMapSourceOps), node_piece, node_source_ref, node_source_unref};
+static const TesMapSourceOps source_ops = {sizeof(TesMapSourceOps), node_piece, node_source_ref,
+                                           node_source_unref};
 
 void data_init(Node *n) {
   tes_mutex_init(&n->data_lock, &data_class);
@@ -174,7 +181,8 @@ int data_truncate(Node *n, goffset size) {
 
 static void touch_atime(Node *n) {
   /* relatime: only when it would otherwise be older than the last change, as mount(8)'s default. */
-  if (n->atime.tv_sec < n->mtime.tv_sec || (n->atime.tv_sec == n->mtime.tv_sec && n->atime.tv_nsec <= n->mtime.tv_nsec))
+  if (n->atime.tv_sec < n->mtime.tv_sec ||
+      (n->atime.tv_sec == n->mtime.tv_sec && n->atime.tv_nsec <= n->mtime.tv_nsec))
     node_now(n, &n->atime);
 }
 
@@ -190,7 +198,8 @@ static gssize file_read(TesFile *f, TesCtx *ctx, TesIov *iov, goffset *pos, int 
     tes_mutex_lock(&n->data_lock);
     Chunk *c = chunk_find(n, *pos);
     tes_mutex_unlock(&n->data_lock);
-    gssize r = c ? tes_iov_write_to(iov, tes_memfile_ptr(memfile(n), c->off + (*pos - start)), len) : tes_iov_zero(iov, len);
+    gssize r = c ? tes_iov_write_to(iov, tes_memfile_ptr(memfile(n), c->off + (*pos - start)), len)
+                 : tes_iov_zero(iov, len);
     if (r < 0)
       return total ? total : r;
     total += r;

@@ -3,7 +3,8 @@
  * the node lock only protects against lookups and attribute changes going on at the same time. */
 #include "tmpfs.h"
 
-static const TesLockClass node_class = {"tmpfs inode", TES_RANK_INODE, TRUE, "attributes and directory entries"};
+static const TesLockClass node_class = {"tmpfs inode", TES_RANK_INODE, TRUE,
+                                        "attributes and directory entries"};
 #define DIRENT_SIZE 20 /* what a name adds to st_size of its directory */
 
 void node_now(const Node *n, struct timespec *ts) {
@@ -118,7 +119,8 @@ static int tmpfs_lookup(TesInode *i, TesCtx *ctx, const char *name, TesInode **o
 }
 
 /* A new node under a name, handed back with a reference. A removed directory takes no names. */
-static int add_new(TesInode *i, TesCtx *ctx, const char *name, guint32 mode, guint64 rdev, const char *target, TesInode **out) {
+static int add_new(TesInode *i, TesCtx *ctx, const char *name, guint32 mode, guint64 rdev, const char *target,
+                   TesInode **out) {
   Node *dir = node_of(i);
   int err = 0;
   Node *n = node_new(tmpfs_of(dir), ctx, dir, mode, &err);
@@ -149,7 +151,8 @@ static int tmpfs_create(TesInode *dir, TesCtx *ctx, const char *name, guint32 mo
 static int tmpfs_mkdir(TesInode *dir, TesCtx *ctx, const char *name, guint32 mode, TesInode **out) {
   return add_new(dir, ctx, name, S_IFDIR | (mode & 07777), 0, NULL, out);
 }
-static int tmpfs_mknod(TesInode *dir, TesCtx *ctx, const char *name, guint32 mode, guint64 rdev, TesInode **out) {
+static int tmpfs_mknod(TesInode *dir, TesCtx *ctx, const char *name, guint32 mode, guint64 rdev,
+                       TesInode **out) {
   return add_new(dir, ctx, name, mode, rdev, NULL, out);
 }
 static int tmpfs_symlink(TesInode *dir, TesCtx *ctx, const char *name, const char *target, TesInode **out) {
@@ -235,8 +238,8 @@ static void replace_entry(Node *dir, const char *name, Node *with) {
     entry_add(dir, name, with);
 }
 
-static int tmpfs_rename(TesInode *odir, const char *oname, TesInode *ndir, const char *nname, TesInode *source, TesInode *target,
-                        TesCtx *ctx, guint flags) {
+static int tmpfs_rename(TesInode *odir, const char *oname, TesInode *ndir, const char *nname,
+                        TesInode *source, TesInode *target, TesCtx *ctx, guint flags) {
   (void)ctx;
   Node *from = node_of(odir), *to = node_of(ndir), *s = node_of(source), *t = target ? node_of(target) : NULL;
   int err = check_rename_target(t, flags);
@@ -278,8 +281,18 @@ static int tmpfs_getattr(TesInode *i, TesCtx *ctx, TesAttr *a) {
   (void)ctx;
   Node *n = node_of(i);
   TES_LOCKED(&n->lock);
-  *a = (TesAttr){.mode = i->mode, .nlink = n->nlink, .uid = i->uid, .gid = i->gid, .ino = i->ino, .dev = i->super->dev,
-                 .rdev = i->rdev, .blksize = TES_PAGE_SIZE, .atime = n->atime, .mtime = n->mtime, .ctime = n->ctime, .btime = n->btime};
+  *a = (TesAttr){.mode = i->mode,
+                 .nlink = n->nlink,
+                 .uid = i->uid,
+                 .gid = i->gid,
+                 .ino = i->ino,
+                 .dev = i->super->dev,
+                 .rdev = i->rdev,
+                 .blksize = TES_PAGE_SIZE,
+                 .atime = n->atime,
+                 .mtime = n->mtime,
+                 .ctime = n->ctime,
+                 .btime = n->btime};
   if (n->names)
     a->size = (g_hash_table_size(n->names) + 2) * DIRENT_SIZE;
   else if (n->target)
@@ -352,8 +365,11 @@ static int dir_readdir(TesFile *f, TesCtx *ctx, goffset *pos, TesDirFill fill, g
   return 0;
 }
 
-const TesFileOps tmpfs_dir_ops = {
-    .size = sizeof(TesFileOps), .name = "tmpfs-dir", .flags = TES_FILE_SEEKABLE | TES_FILE_DIR, .readdir = dir_readdir, .release = dir_release};
+const TesFileOps tmpfs_dir_ops = {.size = sizeof(TesFileOps),
+                                  .name = "tmpfs-dir",
+                                  .flags = TES_FILE_SEEKABLE | TES_FILE_DIR,
+                                  .readdir = dir_readdir,
+                                  .release = dir_release};
 
 static int tmpfs_open(TesInode *i, TesCtx *ctx, guint flags, TesFile **out) {
   if (S_ISREG(i->mode))

@@ -4,6 +4,7 @@
 
 static const TesLockClass fs_class = {"tmpfs", TES_RANK_LEAF, FALSE, "page and inode counts of an instance"};
 #define TMPFS_MAGIC 0x01021994
+#define MAX_INODES (1 << 20) /* by default: a node takes about 1 KiB of the kernel's own memory */
 
 typedef struct {
   Tmpfs *fs;
@@ -15,9 +16,15 @@ static int parse_size(const char *v, guint64 *out) {
   guint64 n = g_ascii_strtoull(v, &end, 0);
   int shift = 0;
   switch (g_ascii_tolower(*end)) {
-  case 'k': shift = 10; break;
-  case 'm': shift = 20; break;
-  case 'g': shift = 30; break;
+  case 'k':
+    shift = 10;
+    break;
+  case 'm':
+    shift = 20;
+    break;
+  case 'g':
+    shift = 30;
+    break;
   case '%': {
     guint64 pages = sysconf(_SC_PHYS_PAGES);
     *out = pages * TES_PAGE_SIZE / 100 * MIN(n, 100);
@@ -41,7 +48,8 @@ static int option(const char *key, const char *value, gpointer data) {
   guint64 n = 0;
   int r = 0;
   if (!value)
-    return g_str_equal(key, "noswap") || g_str_equal(key, "inode64") || g_str_equal(key, "inode32") ? 0 : -EINVAL;
+    return g_str_equal(key, "noswap") || g_str_equal(key, "inode64") || g_str_equal(key, "inode32") ? 0
+                                                                                                    : -EINVAL;
   if (g_str_equal(key, "size")) {
     r = parse_size(value, &n);
     o->fs->max_pages = (n + TES_PAGE_SIZE - 1) / TES_PAGE_SIZE;
@@ -65,7 +73,8 @@ static int tmpfs_statfs(TesSuper *s, TesCtx *ctx, struct statfs *st) {
   (void)ctx;
   Tmpfs *fs = (Tmpfs *)s;
   TES_LOCKED(&fs->lock);
-  *st = (struct statfs){.f_type = TMPFS_MAGIC, .f_bsize = TES_PAGE_SIZE, .f_frsize = TES_PAGE_SIZE, .f_namelen = TES_NAME_MAX};
+  *st = (struct statfs){
+      .f_type = TMPFS_MAGIC, .f_bsize = TES_PAGE_SIZE, .f_frsize = TES_PAGE_SIZE, .f_namelen = TES_NAME_MAX};
   st->f_blocks = fs->max_pages;
   st->f_bfree = st->f_bavail = fs->max_pages > fs->pages ? fs->max_pages - fs->pages : 0;
   st->f_files = fs->max_inodes;
@@ -75,7 +84,9 @@ static int tmpfs_statfs(TesSuper *s, TesCtx *ctx, struct statfs *st) {
 
 static char *tmpfs_show_options(TesSuper *s) {
   Tmpfs *fs = (Tmpfs *)s;
-  return fs->max_pages ? g_strdup_printf(",size=%" G_GUINT64_FORMAT "k", fs->max_pages * (TES_PAGE_SIZE / 1024)) : g_strdup("");
+  return fs->max_pages
+             ? g_strdup_printf(",size=%" G_GUINT64_FORMAT "k", fs->max_pages * (TES_PAGE_SIZE / 1024))
+             : g_strdup("");
 }
 
 static void tmpfs_super_free(TesSuper *s) {
@@ -84,8 +95,10 @@ static void tmpfs_super_free(TesSuper *s) {
   g_free(fs);
 }
 
-static const TesSuperOps super_ops = {
-    .size = sizeof(TesSuperOps), .statfs = tmpfs_statfs, .show_options = tmpfs_show_options, .free = tmpfs_super_free};
+static const TesSuperOps super_ops = {.size = sizeof(TesSuperOps),
+                                      .statfs = tmpfs_statfs,
+                                      .show_options = tmpfs_show_options,
+                                      .free = tmpfs_super_free};
 
 static int tmpfs_mount(TesCtx *ctx, const char *source, const char *opts, gulong ms_flags, TesSuper **out) {
   (void)source, (void)ms_flags;
@@ -94,7 +107,7 @@ static int tmpfs_mount(TesCtx *ctx, const char *source, const char *opts, gulong
   tes_super_init(&fs->super, tes_ctx_kernel(ctx), &super_ops, "tmpfs");
   fs->super.magic = TMPFS_MAGIC;
   fs->max_pages = sysconf(_SC_PHYS_PAGES) / 2; /* tmpfs(5): half of the memory by default */
-  fs->max_inodes = fs->max_pages;
+  fs->max_inodes = MIN(fs->max_pages, MAX_INODES);
   Options o = {fs, 01777, 0, 0};
   int r = tes_mount_opts_parse(opts, option, &o);
   Node *root = r == 0 ? node_new(fs, ctx, NULL, S_IFDIR | o.mode, &r) : NULL;
@@ -112,5 +125,7 @@ static int tmpfs_mount(TesCtx *ctx, const char *source, const char *opts, gulong
 const TesFsTypeOps tmpfs_type = {.size = sizeof(TesFsTypeOps), .name = "tmpfs", .mount = tmpfs_mount};
 
 static const TesStateOps state = {.size = sizeof(TesStateOps), .section = "fs-tmpfs", .version = 1};
-static const TesFeature features[] = {{"filesystem", "tmpfs", &tmpfs_type}, {"state", "fs-tmpfs", &state}, {NULL, NULL, NULL}};
-TES_PLUGIN_DEFINE(fs_tmpfs, .name = "fs-tmpfs", .summary = "Files in memory (tmpfs)", .licence = "Apache-2.0", .features = features);
+static const TesFeature features[] = {
+    {"filesystem", "tmpfs", &tmpfs_type}, {"state", "fs-tmpfs", &state}, {NULL, NULL, NULL}};
+TES_PLUGIN_DEFINE(fs_tmpfs, .name = "fs-tmpfs", .summary = "Files in memory (tmpfs)", .licence = "Apache-2.0",
+                  .features = features);

@@ -15,14 +15,14 @@
 #define TMPFS_MAX_SIZE G_MAXINT64
 
 typedef struct {
-  goffset off;                         /* in the memory file */
-  guint64 used[MAX_CHUNK_PAGES / 64];  /* pages that were written: for st_blocks, size= and SEEK_DATA */
+  goffset off;                        /* in the memory file */
+  guint64 used[MAX_CHUNK_PAGES / 64]; /* pages that were written: for st_blocks, size= and SEEK_DATA */
 } Chunk;
 
 typedef struct {
   TesSuper super;
-  TesMutex lock;             /* guards the counters */
-  guint64 max_pages, pages;  /* 0: no limit */
+  TesMutex lock;            /* guards the counters */
+  guint64 max_pages, pages; /* 0: no limit */
   guint64 max_inodes, inodes;
   guint64 next_ino;
 } Tmpfs;
@@ -31,20 +31,21 @@ typedef struct _Node Node;
 typedef struct {
   guint64 cookie; /* readdir position */
   char *name;
-  Node *node;     /* owned reference */
+  Node *node; /* owned reference */
 } Entry;
 
 struct _Node {
   TesInode inode;
-  TesMutex lock;      /* INODE: metadata, directory entries; held around reads and writes, so that truncate waits */
+  TesMutex
+      lock; /* INODE: metadata, directory entries; held around reads and writes, so that truncate waits */
   guint32 nlink;
   struct timespec atime, mtime, ctime, btime;
   GHashTable *xattrs; /* name -> GBytes, or NULL */
   /* directories */
-  GHashTable *names;  /* name -> Entry */
-  GTree *order;       /* cookie -> Entry */
+  GHashTable *names; /* name -> Entry */
+  GTree *order;      /* cookie -> Entry */
   guint64 next_cookie;
-  Node *parent;       /* borrowed; the root's is itself */
+  Node *parent; /* borrowed; the root's is itself */
   /* regular files */
   TesMutex data_lock; /* inside the mm's mapping lock: chunk table and size */
   GHashTable *chunks; /* first byte of the chunk's range -> Chunk */

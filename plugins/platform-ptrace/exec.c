@@ -205,7 +205,8 @@ static void park(PtAspace *as, PtExec *e) {
 static void finish_stub(PtAspace *as, PtExec *e) {
   const gulong all[6] = {0, STUB_BASE};
   guint failed;
-  if (as->idle->len == 0 && !as->broken && e->tid == as->stub.pid && g_atomic_int_get(&PT_PLATFORM(as)->nspares) < PT_SPARES) {
+  if (as->idle->len == 0 && !as->broken && e->tid == as->stub.pid &&
+      g_atomic_int_get(&PT_PLATFORM(as)->nspares) < PT_SPARES) {
     pt_order(as, SYS_munmap, 0, all);
     as->clean = pt_batch(e, &failed) == 0;
     if (as->clean) {

@@ -48,7 +48,7 @@ typedef struct {
   GArray *free_slots; /* guint */
   guint next_slot;
   PtStub spares[PT_SPARES];
-  gint nspares; /* written with atomics: exec.c looks without the lock */
+  gint nspares;   /* written with atomics: exec.c looks without the lock */
   int zygote_cpu; /* where it is pinned, or -1 */
 } PtPlatform;
 

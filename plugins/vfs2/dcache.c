@@ -3,8 +3,10 @@
  * the dcache lock. A hashed dentry nobody uses stays until the clock hand of the shrinker finds it twice unused. */
 #include "vfs2.h"
 
-static const TesLockClass dcache_class = {"vfs2 dentry cache", TES_RANK_DENTRY + 1, FALSE, "hash chains, child lists and the clock of vfs2's dentries"};
-static const TesLockClass dir_class = {"vfs2 directory", TES_RANK_DENTRY, TRUE, "entries of one directory (ancestors first)"};
+static const TesLockClass dcache_class = {"vfs2 dentry cache", TES_RANK_DENTRY + 1, FALSE,
+                                          "hash chains, child lists and the clock of vfs2's dentries"};
+static const TesLockClass dir_class = {"vfs2 directory", TES_RANK_DENTRY, TRUE,
+                                       "entries of one directory (ancestors first)"};
 
 static guint mix(guint64 h) {
   h ^= h >> 29;
@@ -157,7 +159,9 @@ static Dentry *kill_claimed(Dentry *d) {
 }
 
 /* A cached name is worth keeping while its filesystem is mounted. */
-static gboolean keep(const Dentry *d) { return (d_flags(d) & D_HASHED) && g_atomic_int_get(&d->super->active) > 0; }
+static gboolean keep(const Dentry *d) {
+  return (d_flags(d) & D_HASHED) && g_atomic_int_get(&d->super->active) > 0;
+}
 
 void v2_dentry_unref(Dentry *d) {
   while (d) {

@@ -7,7 +7,8 @@
 #include "vfs2.h"
 
 gboolean v2_dir_is_cached(Dentry *dir) {
-  return !(dir->inode->flags & TES_INODE_NO_CACHE) && (d_flags(dir) & (D_HASHED | D_ROOT)) && !(d_flags(dir) & D_ANON);
+  return !(dir->inode->flags & TES_INODE_NO_CACHE) && (d_flags(dir) & (D_HASHED | D_ROOT)) &&
+         !(d_flags(dir) & D_ANON);
 }
 
 /* A dentry from the cache, as far as it is still right; NULL: ask. < 0 through *error. */
@@ -43,7 +44,8 @@ static guint split_more(const char *more, char *text, gsize room, const char **n
     while (*more == '/')
       more++;
     gsize len = strcspn(more, "/");
-    if (!len || len > TES_NAME_MAX || len + 1 > room || (more[0] == '.' && (len == 1 || (len == 2 && more[1] == '.'))))
+    if (!len || len > TES_NAME_MAX || len + 1 > room ||
+        (more[0] == '.' && (len == 1 || (len == 2 && more[1] == '.'))))
       break;
     memcpy(to, more, len);
     to[len] = '\0';

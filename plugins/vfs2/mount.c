@@ -63,7 +63,8 @@ void v2_mount_unref(Mount *m) {
 /* ---- The table ---- */
 
 static Mount **bucket(V2 *v, const Mount *parent, const Dentry *d) {
-  guint64 h = ((guint64)(gsize)parent >> 4) * 0x9e3779b97f4a7c15ULL ^ ((guint64)(gsize)d >> 4) * 0xbf58476d1ce4e5b9ULL;
+  guint64 h = ((guint64)(gsize)parent >> 4) * 0x9e3779b97f4a7c15ULL ^
+              ((guint64)(gsize)d >> 4) * 0xbf58476d1ce4e5b9ULL;
   return &v->mounts[(h >> 32) % V2_MOUNT_BUCKETS];
 }
 

@@ -50,8 +50,9 @@ static int attach_at(V2 *v, Pos *at, Mount *m) {
   return r;
 }
 
-static int walk_pos(V2 *v, TesCtx *ctx, const TesAt *at, Walk *w) { return v2_walk(w, v, ctx, at, v2_at_flags(at), FALSE); }
-
+static int walk_pos(V2 *v, TesCtx *ctx, const TesAt *at, Walk *w) {
+  return v2_walk(w, v, ctx, at, v2_at_flags(at), FALSE);
+}
 
 int v2_op_mount(TesVfs *vfs, TesCtx *ctx, const TesAt *at, TesSuper *s, const char *source, gulong flags) {
   V2 *v = v2_of(vfs);
@@ -265,7 +266,11 @@ static char *options(const Mount *m) {
   static const struct {
     gulong flag;
     const char *text;
-  } table[] = {{MS_NOSUID, ",nosuid"}, {MS_NODEV, ",nodev"}, {MS_NOEXEC, ",noexec"}, {MS_NOATIME, ",noatime"}, {MS_NODIRATIME, ",nodiratime"}};
+  } table[] = {{MS_NOSUID, ",nosuid"},
+               {MS_NODEV, ",nodev"},
+               {MS_NOEXEC, ",noexec"},
+               {MS_NOATIME, ",noatime"},
+               {MS_NODIRATIME, ",nodiratime"}};
   gulong f = v2_mount_flags((Mount *)m);
   GString *s = g_string_new(f & MS_RDONLY ? "ro" : "rw");
   for (guint i = 0; i < G_N_ELEMENTS(table); i++)
@@ -276,15 +281,24 @@ static char *options(const Mount *m) {
   return g_string_free(s, FALSE);
 }
 
-static void describe(V2 *v, Mount *m, guint parent, const Pos *root, void (*fn)(const TesMountInfo *, gpointer), gpointer data) {
+static void describe(V2 *v, Mount *m, guint parent, const Pos *root,
+                     void (*fn)(const TesMountInfo *, gpointer), gpointer data) {
   Pos at = {m, m->root};
   g_autofree char *point = v2_name_of(v, root, &at, FALSE), *inside = v2_name_of(v, NULL, &at, TRUE);
   if (g_str_has_prefix(point, "(unreachable)"))
     return;
   g_autofree char *opts = options(m);
   g_autofree char *more = TES_HAS(m->super->ops, show_options) ? m->super->ops->show_options(m->super) : NULL;
-  TesMountInfo info = {.id = m->id, .parent_id = parent, .dev = m->super->dev, .root = inside, .mount_point = point,
-                       .type = m->super->type, .source = m->source, .options = opts, .super_options = more ? more : "", .propagation = ""};
+  TesMountInfo info = {.id = m->id,
+                       .parent_id = parent,
+                       .dev = m->super->dev,
+                       .root = inside,
+                       .mount_point = point,
+                       .type = m->super->type,
+                       .source = m->source,
+                       .options = opts,
+                       .super_options = more ? more : "",
+                       .propagation = ""};
   fn(&info, data);
 }
 
@@ -299,7 +313,8 @@ static void collect(Mount *m, GPtrArray *mounts, GArray *parents, guint parent) 
     collect(c, mounts, parents, m->id);
 }
 
-void v2_op_mounts(TesVfs *vfs, TesCtx *ctx, TesPath *root, void (*fn)(const TesMountInfo *, gpointer), gpointer data) {
+void v2_op_mounts(TesVfs *vfs, TesCtx *ctx, TesPath *root, void (*fn)(const TesMountInfo *, gpointer),
+                  gpointer data) {
   V2 *v = v2_of(vfs);
   TesMountNs *ns = root ? NULL : tes_ctx_mount_ns(ctx);
   Pos r = root ? (Pos){v2_path(root)->mnt, v2_path(root)->d} : (Pos){NULL, NULL};

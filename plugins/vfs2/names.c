@@ -64,7 +64,8 @@ static int create_in_locked_dir(Walk *w, const TesNode *n, Dentry **out) {
   else if (w->last_slash && (n->link_to || !S_ISDIR(n->mode)))
     r = -ENOENT;
   else if ((r = v2_may_create(w->ctx, w->pos.mnt, dir)) >= 0)
-    r = n->link_to ? make_link(w->ctx, w, n->link_to, d->name, &inode) : make_inode(w->ctx, d_inode(dir), d->name, n, &inode);
+    r = n->link_to ? make_link(w->ctx, w, n->link_to, d->name, &inode)
+                   : make_inode(w->ctx, d_inode(dir), d->name, n, &inode);
   if (r >= 0) {
     v2_instantiate(d, inode);
     *out = d;
@@ -107,7 +108,8 @@ static int may_delete(TesCtx *ctx, Dentry *dir, Dentry *d, gboolean as_dir) {
   if (di->flags & TES_INODE_APPEND_ONLY)
     return -EPERM;
   TesCred *c = tes_ctx_cred(ctx);
-  if ((di->mode & S_ISVTX) && c && c->fsuid != i->uid && c->fsuid != di->uid && !tes_ctx_capable(ctx, CAP_FOWNER))
+  if ((di->mode & S_ISVTX) && c && c->fsuid != i->uid && c->fsuid != di->uid &&
+      !tes_ctx_capable(ctx, CAP_FOWNER))
     return -EPERM;
   if (i->flags & (TES_INODE_APPEND_ONLY | TES_INODE_IMMUTABLE))
     return -EPERM;
@@ -239,13 +241,15 @@ static int check_permissions(Rename *m) {
   Dentry *odir = m->from.pos.d, *ndir = m->to.pos.d;
   int r = may_delete(ctx, odir, m->source, S_ISDIR(s->mode));
   if (r >= 0)
-    r = t ? may_delete(ctx, ndir, m->target, S_ISDIR(exchanging(m) ? t->mode : s->mode)) : v2_may_create(ctx, m->to.pos.mnt, ndir);
+    r = t ? may_delete(ctx, ndir, m->target, S_ISDIR(exchanging(m) ? t->mode : s->mode))
+          : v2_may_create(ctx, m->to.pos.mnt, ndir);
   /* A directory that changes its parent has its ".." rewritten. */
   if (r >= 0 && odir != ndir && S_ISDIR(s->mode))
     r = tes_inode_permission(s, ctx, W_OK);
   if (r >= 0 && odir != ndir && exchanging(m) && S_ISDIR(t->mode))
     r = tes_inode_permission(t, ctx, W_OK);
-  if (r >= 0 && (__atomic_load_n(&m->source->mounted, __ATOMIC_ACQUIRE) || __atomic_load_n(&m->target->mounted, __ATOMIC_ACQUIRE)))
+  if (r >= 0 && (__atomic_load_n(&m->source->mounted, __ATOMIC_ACQUIRE) ||
+                 __atomic_load_n(&m->target->mounted, __ATOMIC_ACQUIRE)))
     r = -EBUSY;
   return r;
 }

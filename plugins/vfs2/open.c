@@ -5,8 +5,10 @@
 /* ---- O_PATH ---- */
 
 static void path_file_release(TesFile *f) { g_free(f); }
-static const TesFileOps path_file_ops = {
-    .size = sizeof(TesFileOps), .name = "path", .flags = TES_FILE_NO_READ_WRITE, .release = path_file_release};
+static const TesFileOps path_file_ops = {.size = sizeof(TesFileOps),
+                                         .name = "path",
+                                         .flags = TES_FILE_NO_READ_WRITE,
+                                         .release = path_file_release};
 
 #define O_PATH_FLAGS (O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC)
 
@@ -60,7 +62,8 @@ static int may_open(TesCtx *ctx, const Pos *p, guint *flags, gboolean created) {
   int r = mask ? tes_inode_permission(i, ctx, mask) : 0;
   if (r < 0)
     return r;
-  if ((i->flags & TES_INODE_APPEND_ONLY) && (((*flags & O_ACCMODE) != O_RDONLY && !(*flags & O_APPEND)) || (*flags & O_TRUNC)))
+  if ((i->flags & TES_INODE_APPEND_ONLY) &&
+      (((*flags & O_ACCMODE) != O_RDONLY && !(*flags & O_APPEND)) || (*flags & O_TRUNC)))
     return -EPERM;
   if ((*flags & O_NOATIME) && !tes_inode_owner_or_capable(i, ctx))
     return -EPERM;
@@ -99,7 +102,8 @@ static int open_place(V2 *v, TesCtx *ctx, const Pos *p, guint flags, gboolean cr
   int r = may_open(ctx, p, &flags, created);
   if (r < 0)
     return r;
-  gboolean writer = S_ISREG(i->mode) && (flags & O_ACCMODE) != O_RDONLY, trunc = S_ISREG(i->mode) && (flags & O_TRUNC);
+  gboolean writer = S_ISREG(i->mode) && (flags & O_ACCMODE) != O_RDONLY,
+           trunc = S_ISREG(i->mode) && (flags & O_TRUNC);
   if ((writer || trunc) && (r = tes_inode_get_write(i)) < 0)
     return r;
   if (trunc)
@@ -220,7 +224,8 @@ static int open_tmpfile(V2 *v, TesCtx *ctx, const TesAt *at, guint flags, guint3
   if (v2_mount_read_only(w.pos.mnt))
     r = -EROFS;
   else if ((r = tes_inode_permission(dir, ctx, W_OK | X_OK)) >= 0)
-    r = TES_HAS(dir->ops, tmpfile) ? dir->ops->tmpfile(dir, ctx, S_IFREG | (mode & 07777), &inode) : -EOPNOTSUPP;
+    r = TES_HAS(dir->ops, tmpfile) ? dir->ops->tmpfile(dir, ctx, S_IFREG | (mode & 07777), &inode)
+                                   : -EOPNOTSUPP;
   if (r >= 0) {
     char name[32];
     g_snprintf(name, sizeof name, "#%" G_GUINT64_FORMAT, inode->ino);

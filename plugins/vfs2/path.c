@@ -73,7 +73,8 @@ static gboolean build(Name *n, const Pos *root, Pos p, gboolean in_super) {
   return FALSE;
 }
 
-static gboolean name_once(V2 *v, const Pos *root, const Pos *p, gboolean in_super, Name *n, gboolean *reached) {
+static gboolean name_once(V2 *v, const Pos *root, const Pos *p, gboolean in_super, Name *n,
+                          gboolean *reached) {
   n->at = n->size - 1;
   n->buf[n->at] = '\0';
   guint seq = v2_seq_read(v);
@@ -97,7 +98,9 @@ char *v2_name_of(V2 *v, const Pos *root, const Pos *p, gboolean in_super) {
     prepend(&n, "/", 1);
   if (!reached && !in_super && !(d_flags(p->d) & D_ANON))
     prepend(&n, "(unreachable)", 13);
-  char *out = (d_flags(p->d) & (D_DELETED | D_ANON)) && !in_super ? g_strconcat(n.buf + n.at, " (deleted)", NULL) : g_strdup(n.buf + n.at);
+  char *out = (d_flags(p->d) & (D_DELETED | D_ANON)) && !in_super
+                  ? g_strconcat(n.buf + n.at, " (deleted)", NULL)
+                  : g_strdup(n.buf + n.at);
   g_free(n.buf);
   return out;
 }

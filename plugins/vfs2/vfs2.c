@@ -2,8 +2,10 @@
 /* The vfs2 generation: its operations, its profile (FEATURES.md 1.24, last column), and its descriptor. */
 #include "vfs2.h"
 
-static const TesLockClass mount_class = {"vfs2 mounts", TES_RANK_VFS_MOUNT, FALSE, "mount trees of all namespaces"};
-static const TesLockClass rename_class = {"vfs2 rename", TES_RANK_VFS_RENAME, FALSE, "the shape of directory trees: one rename at a time"};
+static const TesLockClass mount_class = {"vfs2 mounts", TES_RANK_VFS_MOUNT, FALSE,
+                                         "mount trees of all namespaces"};
+static const TesLockClass rename_class = {"vfs2 rename", TES_RANK_VFS_RENAME, FALSE,
+                                          "the shape of directory trees: one rename at a time"};
 
 static int op_walk(TesVfs *vfs, TesCtx *ctx, const TesAt *at, TesPath **out) {
   Walk w;
@@ -125,5 +127,7 @@ static const TesStateOps state = {.size = sizeof(TesStateOps), .section = "vfs2"
 
 static const TesFeature features[] = {{"vfs", "vfs2", &ops}, {"state", "vfs2", &state}, {NULL, NULL, NULL}};
 
-TES_PLUGIN_DEFINE(vfs2, .name = "vfs2", .summary = "VFS generation 2: whole-path walks, lock-free cached names, bind mounts, openat2",
-                  .licence = "Apache-2.0", .features = features);
+TES_PLUGIN_DEFINE(
+    vfs2, .name = "vfs2",
+    .summary = "VFS generation 2: whole-path walks, lock-free cached names, bind mounts, openat2",
+    .licence = "Apache-2.0", .features = features);

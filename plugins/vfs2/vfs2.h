@@ -31,36 +31,37 @@ enum {
 };
 
 struct _Dentry {
-  gint refs;        /* a child counts; -1: being freed. 0 is alive while hashed */
-  guint flags;      /* D_*; atomic */
+  gint refs;   /* a child counts; -1: being freed. 0 is alive while hashed */
+  guint flags; /* D_*; atomic */
   guint hash;
-  guint mounted;    /* mounts on it; atomic, written under the mount lock */
-  guint pins;       /* mounts further down that keep this name (below NO_CACHE directories); also counted in mounted. Mount lock */
-  Dentry *hnext;    /* readers: epoch; writers: dcache lock */
-  Dentry *parent;   /* counted; NULL: root. Changes in a rename */
-  char *name;       /* readers: epoch; replaced by a rename */
-  TesInode *inode;  /* owned; NULL: negative. Set once, under the parent's lock */
-  TesSuper *super;  /* borrowed: the inode, or the parent's, holds it */
-  char *link;       /* text of a symbolic link once read */
-  TesMutex lock;    /* directory: guards its entries against change */
+  guint mounted; /* mounts on it; atomic, written under the mount lock */
+  guint
+      pins; /* mounts further down that keep this name (below NO_CACHE directories); also counted in mounted. Mount lock */
+  Dentry *hnext;                    /* readers: epoch; writers: dcache lock */
+  Dentry *parent;                   /* counted; NULL: root. Changes in a rename */
+  char *name;                       /* readers: epoch; replaced by a rename */
+  TesInode *inode;                  /* owned; NULL: negative. Set once, under the parent's lock */
+  TesSuper *super;                  /* borrowed: the inode, or the parent's, holds it */
+  char *link;                       /* text of a symbolic link once read */
+  TesMutex lock;                    /* directory: guards its entries against change */
   Dentry *children, *snext, *sprev; /* hashed ones; dcache lock */
   Dentry *lnext, *lprev;            /* all hashed dentries in clock order; dcache lock */
   V2 *v;
 };
 
 struct _Mount {
-  gint refs;          /* membership in a tree counts one; 0: freed after the epoch */
+  gint refs; /* membership in a tree counts one; 0: freed after the epoch */
   guint id;
-  gulong flags;       /* MS_RDONLY, NOSUID, NODEV, NOEXEC, NOATIME ...; atomic */
+  gulong flags; /* MS_RDONLY, NOSUID, NODEV, NOEXEC, NOATIME ...; atomic */
   V2 *v;
-  TesSuper *super;    /* owned */
-  Dentry *root;       /* owned */
+  TesSuper *super; /* owned */
+  Dentry *root;    /* owned */
   char *source;
-  guint origin;       /* id of the mount it was copied from (ns_copy) */
+  guint origin; /* id of the mount it was copied from (ns_copy) */
   gboolean anon;
-  gint expire_mark;   /* MNT_EXPIRE */
+  gint expire_mark; /* MNT_EXPIRE */
   /* mount lock; parent and mountpoint are read in epochs */
-  TesMountNs *ns;     /* NULL: in no tree */
+  TesMountNs *ns; /* NULL: in no tree */
   Mount *parent;
   Dentry *mountpoint; /* counted */
   Mount *hnext;
@@ -87,13 +88,13 @@ typedef struct {
 struct _V2 {
   TesVfs base;
   TesMutex mount_lock, rename_lock, dcache_lock;
-  guint seq;              /* odd while a rename or a mount change is published; written under the dcache lock */
+  guint seq; /* odd while a rename or a mount change is published; written under the dcache lock */
   Dentry **buckets;
-  Dentry *clock;          /* ring of hashed dentries */
+  Dentry *clock; /* ring of hashed dentries */
   guint n_hashed;
-  GHashTable *roots;      /* TesSuper -> Dentry, borrowed; dcache lock */
+  GHashTable *roots; /* TesSuper -> Dentry, borrowed; dcache lock */
   Mount *mounts[V2_MOUNT_BUCKETS];
-  GHashTable *anon;       /* TesSuper -> Mount, borrowed; mount lock */
+  GHashTable *anon; /* TesSuper -> Mount, borrowed; mount lock */
   guint next_mount_id;
 };
 
@@ -168,8 +169,11 @@ Mount *v2_mount_copy(Mount *, Dentry *root, TesMountNs *ns, gboolean recursive);
 /* Where a mount is attached, referenced; FALSE at a tree's top. */
 gboolean v2_mount_above(Mount *, Mount **parent, Dentry **mountpoint);
 static inline gulong v2_mount_flags(Mount *m) { return __atomic_load_n(&m->flags, __ATOMIC_ACQUIRE); }
-static inline gboolean v2_mount_read_only(Mount *m) { return (v2_mount_flags(m) & MS_RDONLY) || m->super->read_only; }
-#define V2_MOUNT_FLAGS (MS_RDONLY | MS_NOSUID | MS_NODEV | MS_NOEXEC | MS_NOATIME | MS_NODIRATIME | MS_RELATIME | MS_STRICTATIME)
+static inline gboolean v2_mount_read_only(Mount *m) {
+  return (v2_mount_flags(m) & MS_RDONLY) || m->super->read_only;
+}
+#define V2_MOUNT_FLAGS \
+  (MS_RDONLY | MS_NOSUID | MS_NODEV | MS_NOEXEC | MS_NOATIME | MS_NODIRATIME | MS_RELATIME | MS_STRICTATIME)
 
 /* ---- mountop.c ---- */
 int v2_op_mount(TesVfs *, TesCtx *, const TesAt *, TesSuper *, const char *source, gulong flags);
@@ -204,15 +208,15 @@ enum {
 typedef struct {
   V2 *v;
   TesCtx *ctx;
-  guint flags;        /* W_* */
+  guint flags; /* W_* */
   guint64 resolve;
-  Pos root, base;     /* borrowed: the caller's paths hold them */
-  Pos pos;            /* counted unless lockless */
-  gboolean lockless;  /* in an epoch, nothing is counted */
-  guint seq;          /* of the start */
+  Pos root, base;    /* borrowed: the caller's paths hold them */
+  Pos pos;           /* counted unless lockless */
+  gboolean lockless; /* in an epoch, nothing is counted */
+  guint seq;         /* of the start */
   guint links;
-  const char *rest;   /* what is left to walk, in the caller's text or in buf */
-  char *buf;          /* owned: text of links, with what followed them */
+  const char *rest; /* what is left to walk, in the caller's text or in buf */
+  char *buf;        /* owned: text of links, with what followed them */
   /* W_PARENT: the last component */
   char last[TES_NAME_MAX + 1];
   gsize last_len;

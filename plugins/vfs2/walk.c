@@ -6,11 +6,12 @@
 #include "vfs2.h"
 #include <linux/openat2.h>
 
-#define MAX_LINKS 40 /* path_resolution(7): ELOOP at the 41st */
+#define MAX_LINKS 40  /* path_resolution(7): ELOOP at the 41st */
 #define RETRY (-4095) /* internal: again, with references from the start */
 
 guint v2_at_flags(const TesAt *at) {
-  return ((at->flags & TES_AT_NOFOLLOW) ? W_NOFOLLOW : 0) | ((at->flags & TES_AT_DIRECTORY) ? W_DIRECTORY : 0);
+  return ((at->flags & TES_AT_NOFOLLOW) ? W_NOFOLLOW : 0) |
+         ((at->flags & TES_AT_DIRECTORY) ? W_DIRECTORY : 0);
 }
 
 /* ---- Position ---- */
@@ -87,7 +88,8 @@ static int cross(Walk *w) {
   Mount *before = w->pos.mnt;
   if (w->lockless) {
     Mount *m;
-    while (__atomic_load_n(&w->pos.d->mounted, __ATOMIC_ACQUIRE) && (m = v2_mount_find(w->v, w->pos.mnt, w->pos.d)))
+    while (__atomic_load_n(&w->pos.d->mounted, __ATOMIC_ACQUIRE) &&
+           (m = v2_mount_find(w->v, w->pos.mnt, w->pos.d)))
       w->pos = (Pos){m, m->root};
   } else {
     v2_cross_mounts(w->v, &w->pos);
@@ -150,7 +152,8 @@ static int child(Walk *w, const char *name, gsize len, Dentry **d) {
   TesInode *dir = d_inode(w->pos.d);
   if (w->lockless) {
     Dentry *c = v2_dcache_find(w->v, w->pos.d, name, len);
-    if (c && (!(dir->flags & (TES_INODE_NO_CACHE | TES_INODE_REVALIDATE)) || __atomic_load_n(&c->mounted, __ATOMIC_ACQUIRE))) {
+    if (c && (!(dir->flags & (TES_INODE_NO_CACHE | TES_INODE_REVALIDATE)) ||
+              __atomic_load_n(&c->mounted, __ATOMIC_ACQUIRE))) {
       *d = c;
       return 0;
     }
@@ -351,7 +354,8 @@ static void reset(Walk *w) {
   g_clear_pointer(&w->buf, g_free);
 }
 
-static int attempt(Walk *w, const TesAt *at, TesPath *root, TesPath *base, gboolean lockless, gboolean may_end) {
+static int attempt(Walk *w, const TesAt *at, TesPath *root, TesPath *base, gboolean lockless,
+                   gboolean may_end) {
   w->seq = v2_seq_read(w->v);
   w->lockless = lockless;
   if (lockless)

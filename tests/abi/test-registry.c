@@ -175,9 +175,10 @@ static void test_sizes(void) {
 /* Prints the sizes when a pin fails: TESSERA_PRINT_SIZES=1. */
 static void print_sizes(void) {
 #define SHOW(type) g_printerr("PIN(" #type ", %zu);\n", sizeof(type))
-  SHOW(TesPlugin), SHOW(TesFeature), SHOW(TesMapOp), SHOW(TesTrap), SHOW(TesPlatformOps), SHOW(TesAspaceOps), SHOW(TesExecOps),
-      SHOW(TesSyscall), SHOW(TesAttr), SHOW(TesMapPiece), SHOW(TesWaiter), SHOW(TesFileOps), SHOW(TesInodeOps), SHOW(TesSuperOps),
-      SHOW(TesFsTypeOps), SHOW(TesVfsOps), SHOW(TesSockOps), SHOW(TesSocketFamilyOps);
+  SHOW(TesPlugin), SHOW(TesFeature), SHOW(TesMapOp), SHOW(TesTrap), SHOW(TesPlatformOps), SHOW(TesAspaceOps),
+      SHOW(TesExecOps), SHOW(TesSyscall), SHOW(TesAttr), SHOW(TesMapPiece), SHOW(TesWaiter), SHOW(TesFileOps),
+      SHOW(TesInodeOps), SHOW(TesSuperOps), SHOW(TesFsTypeOps), SHOW(TesVfsOps), SHOW(TesSockOps),
+      SHOW(TesSocketFamilyOps);
 #undef SHOW
 }
 

@@ -55,7 +55,8 @@ static gpointer writer(gpointer data) {
     Object *fresh = make(), *old = g_atomic_pointer_exchange(&shared, fresh);
     tes_epoch_defer(bury, old);
     /* Few are pending at a time: what a poller takes is then often retired after its look. */
-    for (gint n = g_atomic_int_add(&retired, 1) + 1; n - g_atomic_int_get(&freed) > 1 && !g_atomic_int_get(&stop);)
+    for (gint n = g_atomic_int_add(&retired, 1) + 1;
+         n - g_atomic_int_get(&freed) > 1 && !g_atomic_int_get(&stop);)
       g_thread_yield();
   }
   return NULL;

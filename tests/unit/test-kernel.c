@@ -29,7 +29,8 @@ static Box box_new(void) {
   g_autoptr(GError) e = NULL;
   Box b = {registry(), NULL};
   b.k = tes_kernel_new(b.r);
-  TesKernelArgs a = {.size = sizeof a, .timekeeper = tes_timekeeper_new(), .application_cores = 2, .hostname = "box"};
+  TesKernelArgs a = {
+      .size = sizeof a, .timekeeper = tes_timekeeper_new(), .application_cores = 2, .hostname = "box"};
   tes_timekeeper_set_clocks(a.timekeeper, NULL, NULL);
   g_assert_true(tes_kernel_init(b.k, &a, &e));
   TesCtx *ctx = tes_kernel_supervisor_ctx(b.k);
@@ -51,7 +52,8 @@ static void box_free(Box *b) {
 
 static TesThreadGroup *create(Box *b, const char *const *argv, gint *pid, GError **e) {
   TesFdTable *fds = tes_fdtable_new();
-  TesProcessArgs a = {.size = sizeof a, .filename = argv[0], .argv = argv, .fdtable = fds, .container_id = "c1"};
+  TesProcessArgs a = {
+      .size = sizeof a, .filename = argv[0], .argv = argv, .fdtable = fds, .container_id = "c1"};
   TesThreadGroup *tg = tes_kernel_create_process(b->k, &a, pid, e);
   tes_fdtable_unref(fds, tes_kernel_supervisor_ctx(b->k));
   return tg;
@@ -152,7 +154,8 @@ static void test_refusals(void) {
 /* L25: Kill does not wait, and reaches children too. */
 static void test_kill(void) {
   Box b = box_new();
-  static const char *const family[] = {BUSYBOX, "sh", "-c", BUSYBOX " sleep 1000 & " BUSYBOX " sleep 1000 & wait", NULL};
+  static const char *const family[] = {BUSYBOX, "sh", "-c",
+                                       BUSYBOX " sleep 1000 & " BUSYBOX " sleep 1000 & wait", NULL};
   TesThreadGroup *tg = create_ok(&b, family);
   g_assert_true(tes_kernel_start(b.k, NULL));
   g_usleep(100 * 1000);

@@ -20,7 +20,8 @@ static void setup(guint pid_max) {
 static void teardown(void) {
   g_assert_cmpuint(g_hash_table_size(TES_PID_NS(k->root_pid)->map), ==, 0);
   tes_mutex_unlock(&k->task_set);
-  TesNs *ns[] = {k->root_uts, k->root_ipc, k->root_pid, k->root_net, k->root_cgroup, k->root_time, k->root_user};
+  TesNs *ns[] = {k->root_uts,    k->root_ipc,  k->root_pid, k->root_net,
+                 k->root_cgroup, k->root_time, k->root_user};
   for (guint i = 0; i < G_N_ELEMENTS(ns); i++) {
     g_assert_cmpint(ns[i]->refs, ==, 1);
     tes_ns_unref(ns[i]);
@@ -112,7 +113,8 @@ static void test_counts(void) {
 static void test_exec_caps(void) {
   setup(100);
   gboolean gained;
-  TesCred *root = tes_cred_new_root(k->root_user), *user = tes_cred_new_user(k->root_user, 1000, 1000, NULL, 0), *c;
+  TesCred *root = tes_cred_new_root(k->root_user),
+          *user = tes_cred_new_user(k->root_user, 1000, 1000, NULL, 0), *c;
   g_assert_true(tes_cred_capable(root, CAP_SYS_ADMIN));
   g_assert_false(tes_cred_capable(user, CAP_CHOWN));
   c = tes_cred_for_exec(root, 0755, 0, 0, &gained);

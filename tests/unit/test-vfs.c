@@ -358,20 +358,32 @@ static gpointer churn(gpointer p) {
     g_snprintf(b, sizeof b, "/d%d/e%d/n%d", z, x, y);
     int r = 0;
     switch (g_rand_int_range(rnd, 0, 8)) {
-    case 0: r = open_(R(j->f), a, O_CREAT | O_RDWR, 0600, NULL); break;
-    case 1: r = rm(R(j->f), a, FALSE); break;
-    case 2: r = mv(R(j->f), a, b, 0); break;
-    case 3: r = mkdir_(R(j->f), a, 0755); break;
-    case 4: r = rm(R(j->f), a, TRUE); break;
+    case 0:
+      r = open_(R(j->f), a, O_CREAT | O_RDWR, 0600, NULL);
+      break;
+    case 1:
+      r = rm(R(j->f), a, FALSE);
+      break;
+    case 2:
+      r = mv(R(j->f), a, b, 0);
+      break;
+    case 3:
+      r = mkdir_(R(j->f), a, 0755);
+      break;
+    case 4:
+      r = rm(R(j->f), a, TRUE);
+      break;
     case 5: /* a whole directory goes away and comes back, perhaps elsewhere */
       g_snprintf(a, sizeof a, "/d%d/e%d", x, y);
       g_snprintf(b, sizeof b, "/d%d/e%d", y, x);
       if ((r = mv(R(j->f), a, "/moved", RENAME_NOREPLACE)) == 0)
         r = mv(R(j->f), "/moved", b, RENAME_NOREPLACE) == 0 ? 0 : mv(R(j->f), "/moved", a, RENAME_NOREPLACE);
       break;
-    default: r = walk(R(j->f), a);
+    default:
+      r = walk(R(j->f), a);
     }
-    g_assert_true(r == 0 || r == -ENOENT || r == -EEXIST || r == -EISDIR || r == -ENOTDIR || r == -ENOTEMPTY || r == -EINVAL || r == -EBUSY || r == -ESTALE);
+    g_assert_true(r == 0 || r == -ENOENT || r == -EEXIST || r == -EISDIR || r == -ENOTDIR ||
+                  r == -ENOTEMPTY || r == -EINVAL || r == -EBUSY || r == -ESTALE);
     tes_epoch_poll();
   }
   return NULL;
@@ -404,7 +416,8 @@ static void test_threads(Fix *f, gconstpointer fs) {
 
 /* ---- fs-host's own ---- */
 
-static gboolean take_entry(gpointer data, const char *name, gsize len, guint64 ino, guint type, goffset next) {
+static gboolean take_entry(gpointer data, const char *name, gsize len, guint64 ino, guint type,
+                           goffset next) {
   (void)len, (void)ino, (void)type, (void)next;
   g_hash_table_add(data, g_strdup(name));
   return TRUE;
@@ -432,7 +445,8 @@ static void test_host_files(Fix *f, gconstpointer fs) {
   g_autoptr(GHashTable) names = g_hash_table_new_full(g_str_hash, g_str_equal, g_free, NULL);
   goffset pos = 0;
   OK(file->ops->readdir(file, R(f), &pos, take_entry, names));
-  g_assert_true(g_hash_table_contains(names, "data") && g_hash_table_contains(names, "..") && g_hash_table_size(names) == 3);
+  g_assert_true(g_hash_table_contains(names, "data") && g_hash_table_contains(names, "..") &&
+                g_hash_table_size(names) == 3);
   tes_file_unref(file);
   TesSuper *s = NULL;
   FAILS(tes_fs_new_super(R(f), "host", "/", NULL, 0, &s), EPERM);
@@ -471,9 +485,12 @@ int main(int argc, char **argv) {
     const char *name;
     void (*fn)(Fix *, gconstpointer);
     gboolean host_only;
-  } cases[] = {{"walk", test_walk, FALSE}, {"links", test_links, FALSE}, {"open", test_open, FALSE}, {"names", test_names, FALSE},
-               {"rename", test_rename, FALSE}, {"permission", test_permission, FALSE}, {"mounts", test_mounts, FALSE}, {"bind", test_bind, FALSE},
-               {"resolve", test_resolve, FALSE}, {"threads", test_threads, FALSE}, {"files", test_host_files, TRUE}, {"budget", test_host_budget, TRUE}};
+  } cases[] = {{"walk", test_walk, FALSE},       {"links", test_links, FALSE},
+               {"open", test_open, FALSE},       {"names", test_names, FALSE},
+               {"rename", test_rename, FALSE},   {"permission", test_permission, FALSE},
+               {"mounts", test_mounts, FALSE},   {"bind", test_bind, FALSE},
+               {"resolve", test_resolve, FALSE}, {"threads", test_threads, FALSE},
+               {"files", test_host_files, TRUE}, {"budget", test_host_budget, TRUE}};
   static const char *const kinds[] = {"host", "tmpfs"};
   for (guint k = 0; k < G_N_ELEMENTS(kinds); k++)
     for (guint i = 0; tes_registry_find(reg, "filesystem", kinds[k]) && i < G_N_ELEMENTS(cases); i++) {

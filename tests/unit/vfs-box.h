@@ -54,7 +54,8 @@ static void setup(Fix *f, gconstpointer fs) {
   f->top = vfs->ops->ns_root(f->ns);
   TesNs *user_ns = tes_kernel_root_ns(kernel, 0x10000000 /* CLONE_NEWUSER */);
   f->root = (Who){{TES_CTX_CREATE, kernel, table}, tes_cred_new_root(user_ns), f->top, f->top};
-  f->user = (Who){{TES_CTX_CREATE, kernel, table}, tes_cred_new_user(user_ns, 1000, 1000, NULL, 0), f->top, f->top};
+  f->user =
+      (Who){{TES_CTX_CREATE, kernel, table}, tes_cred_new_user(user_ns, 1000, 1000, NULL, 0), f->top, f->top};
 }
 
 static void teardown(Fix *f, gconstpointer fs) {
@@ -87,7 +88,9 @@ static int make(TesCtx *c, const char *path, guint32 mode, const char *target) {
   return vfs->ops->create(vfs, c, &at, &n, NULL);
 }
 static int mkdir_(TesCtx *c, const char *path, guint32 mode) { return make(c, path, S_IFDIR | mode, NULL); }
-static int symlink_(TesCtx *c, const char *target, const char *path) { return make(c, path, S_IFLNK | 0777, target); }
+static int symlink_(TesCtx *c, const char *target, const char *path) {
+  return make(c, path, S_IFLNK | 0777, target);
+}
 static int touch(TesCtx *c, const char *path, guint32 mode) { return make(c, path, S_IFREG | mode, NULL); }
 static int rm(TesCtx *c, const char *path, gboolean dir) {
   TesAt at = {.path = path};
@@ -146,7 +149,8 @@ static TesRegistry *box_start(int *argc, char ***argv, const char *generation) {
   tes_registry_seal(reg, &error);
   g_assert_no_error(error);
   kernel = tes_kernel_new(reg);
-  TesKernelArgs args = {.size = sizeof args, .timekeeper = tes_timekeeper_new(), .application_cores = 1, .vfs = generation};
+  TesKernelArgs args = {
+      .size = sizeof args, .timekeeper = tes_timekeeper_new(), .application_cores = 1, .vfs = generation};
   tes_timekeeper_set_clocks(args.timekeeper, NULL, NULL);
   tes_kernel_init(kernel, &args, &error);
   g_assert_no_error(error);

@@ -23,7 +23,8 @@ struct _TesCred {
 #define TES_NGROUPS_MAX 65536
 
 TesCred *tes_cred_new_root(TesNs *user_ns); /* uid 0, all capabilities */
-TesCred *tes_cred_new_user(TesNs *user_ns, guint32 uid, guint32 gid, const guint32 *groups, guint n); /* none if uid != 0 */
+TesCred *tes_cred_new_user(TesNs *user_ns, guint32 uid, guint32 gid, const guint32 *groups,
+                           guint n);     /* none if uid != 0 */
 TesCred *tes_cred_copy(const TesCred *); /* to be changed before it is published */
 TesCred *tes_cred_ref(TesCred *);
 void tes_cred_unref(TesCred *);

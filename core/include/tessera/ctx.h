@@ -51,10 +51,10 @@ struct _TesCtx {
 
 /* One row of the key table: documentation and the resolvers of each kind. */
 typedef struct {
-  const char *name;   /* "kernel", "cred", ... */
-  const char *type;   /* C type of the value */
-  const char *seed;   /* FEATURES.md row, or "" */
-  const char *owner;  /* who keeps it alive */
+  const char *name;  /* "kernel", "cred", ... */
+  const char *type;  /* C type of the value */
+  const char *seed;  /* FEATURES.md row, or "" */
+  const char *owner; /* who keeps it alive */
   TesCtxResolver resolve[TES_CTX_KINDS];
 } TesCtxKeyRow;
 
@@ -73,8 +73,12 @@ static inline gpointer tes_ctx_get(TesCtx *ctx, guint key) {
 static inline TesKernel *tes_ctx_kernel(TesCtx *ctx) { return ctx->kernel; }
 static inline TesCred *tes_ctx_cred(TesCtx *ctx) { return (TesCred *)tes_ctx_get(ctx, TES_CTX_CRED); }
 static inline TesPath *tes_ctx_root(TesCtx *ctx) { return (TesPath *)tes_ctx_get(ctx, TES_CTX_ROOT); }
-static inline TesPath *tes_ctx_working_dir(TesCtx *ctx) { return (TesPath *)tes_ctx_get(ctx, TES_CTX_WORKING_DIR); }
-static inline TesMountNs *tes_ctx_mount_ns(TesCtx *ctx) { return (TesMountNs *)tes_ctx_get(ctx, TES_CTX_MOUNT_NS); }
+static inline TesPath *tes_ctx_working_dir(TesCtx *ctx) {
+  return (TesPath *)tes_ctx_get(ctx, TES_CTX_WORKING_DIR);
+}
+static inline TesMountNs *tes_ctx_mount_ns(TesCtx *ctx) {
+  return (TesMountNs *)tes_ctx_get(ctx, TES_CTX_MOUNT_NS);
+}
 /* The task itself; NULL in the other two kinds. */
 static inline TesTask *tes_ctx_task(TesCtx *ctx) { return (TesTask *)tes_ctx_get(ctx, TES_CTX_TASK_SELF); }
 static inline TesNs *tes_ctx_pid_ns(TesCtx *ctx) { return (TesNs *)tes_ctx_get(ctx, TES_CTX_PID_NS); }

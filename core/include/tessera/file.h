@@ -21,16 +21,18 @@ enum {
   TES_RW_NONBLOCK = 1 << 0, /* informative: the core blocks, never the operation */
   TES_RW_APPEND = 1 << 1,   /* write at the end of file, whatever *pos says; set *pos */
   TES_RW_SYNC = 1 << 2,
-  TES_RW_PWRITE = 1 << 3,   /* an explicit offset was given */
+  TES_RW_PWRITE = 1 << 3, /* an explicit offset was given */
 };
 
 /* properties of a kind of file */
 enum {
-  TES_FILE_SEEKABLE = 1 << 0,  /* has a position; otherwise lseek and pread are ESPIPE */
-  TES_FILE_STREAM = 1 << 1,    /* a blocking write goes on until all is written (pipe, stream socket, tty) */
+  TES_FILE_SEEKABLE = 1 << 0, /* has a position; otherwise lseek and pread are ESPIPE */
+  TES_FILE_STREAM = 1 << 1,   /* a blocking write goes on until all is written (pipe, stream socket, tty) */
   TES_FILE_DIR = 1 << 2,
   TES_FILE_NO_READ_WRITE = 1 << 3, /* O_PATH */
-  TES_FILE_ROOM = 1 << 4,      /* tells TES_POLL_ROOM when enough space is free for what blocked writers want to write; they wait
+  TES_FILE_ROOM =
+      1
+      << 4, /* tells TES_POLL_ROOM when enough space is free for what blocked writers want to write; they wait
                                 * for that alone, which saves wake-ups (pipes) */
 };
 
@@ -39,7 +41,8 @@ enum {
 
 /* Called for each directory entry; FALSE: the buffer is full, the entry was not taken. `next` is the
  * position behind it. type is DT_*. */
-typedef gboolean (*TesDirFill)(gpointer data, const char *name, gsize len, guint64 ino, guint type, goffset next);
+typedef gboolean (*TesDirFill)(gpointer data, const char *name, gsize len, guint64 ino, guint type,
+                               goffset next);
 
 /* Operations never wait for readiness: they return -EAGAIN and the core blocks on file->queue and asks again. Each is
  * called without core locks (but the position lock, when the position is the file's own), possibly by several threads at
@@ -54,8 +57,9 @@ struct _TesFileOps {
   /* Which POLL* events hold now. NULL: always POLLIN | POLLOUT. Never blocks. A change that may add an event must
    * tes_queue_notify(file->queue, events). */
   guint (*poll)(TesFile *);
-  goffset (*seek)(TesFile *, TesCtx *, goffset off, int whence); /* NULL or -EOPNOTSUPP: the core's rule, from getattr's size */
-  glong (*ioctl)(TesFile *, TesTask *, guint cmd, gulong arg);   /* -ENOTTY for unknown ones */
+  goffset (*seek)(TesFile *, TesCtx *, goffset off,
+                  int whence); /* NULL or -EOPNOTSUPP: the core's rule, from getattr's size */
+  glong (*ioctl)(TesFile *, TesTask *, guint cmd, gulong arg); /* -ENOTTY for unknown ones */
   int (*readdir)(TesFile *, TesCtx *, goffset *pos, TesDirFill, gpointer data);
   /* A referenced source to map, transfer full through source->ops->unref. prot: PROT_*; shared: MAP_SHARED. */
   int (*map)(TesFile *, TesCtx *, guint prot, gboolean shared, TesMapSource **out);
@@ -74,7 +78,7 @@ struct _TesFileOps {
   int (*flush)(TesFile *, TesCtx *);
   /* Stops and resumes timers and whatever moves by itself (C10). */
   int (*freeze)(TesFile *, gboolean on);
-  const TesSockOps *sock; /* socket.h; NULL: ENOTSOCK */
+  const TesSockOps *sock;    /* socket.h; NULL: ENOTSOCK */
   TesTty *(*tty)(TesFile *); /* terminals: the tty behind it, borrowed */
   /* The last reference went: free what embeds the TesFile. `path` and `inode` are still there; nobody waits any more. */
   void (*release)(TesFile *);
@@ -97,22 +101,23 @@ enum {
 struct _TesFile {
   const TesFileOps *ops;
   TesKernel *kernel;
-  gint refs;        /* private: use tes_file_ref/unref */
-  guint flags;      /* O_* status flags and access mode; atomic; O_CLOEXEC is not here */
-  guint64 id;       /* unique id (U1) */
-  TesQueue *queue;  /* where waiters enlist: &own_queue, or a queue shared with other files */
+  gint refs;       /* private: use tes_file_ref/unref */
+  guint flags;     /* O_* status flags and access mode; atomic; O_CLOEXEC is not here */
+  guint64 id;      /* unique id (U1) */
+  TesQueue *queue; /* where waiters enlist: &own_queue, or a queue shared with other files */
   TesQueue own_queue;
   TesMutex pos_lock;
-  goffset pos;      /* guarded by pos_lock */
-  TesPath *path;    /* where it was opened, owned; NULL for anonymous files */
-  TesInode *inode;  /* owned; NULL for files without one */
-  guint64 ino;      /* inode number of anonymous files */
-  gint owner;       /* F_SETOWN: >0 pid, <0 process group */
-  gint owner_type;  /* F_OWNER_* */
-  int sigio;        /* F_SETSIG */
+  goffset pos;                   /* guarded by pos_lock */
+  TesPath *path;                 /* where it was opened, owned; NULL for anonymous files */
+  TesInode *inode;               /* owned; NULL for files without one */
+  guint64 ino;                   /* inode number of anonymous files */
+  gint owner;                    /* F_SETOWN: >0 pid, <0 process group */
+  gint owner_type;               /* F_OWNER_* */
+  int sigio;                     /* F_SETSIG */
   struct _TesFileWatch *watches; /* private: epoll-like observers, called at release */
-  GSList *locks;    /* private: core/file/locks.c */
-  gboolean writer;  /* the VFS called tes_inode_get_write(inode) for it: the core undoes that when the file goes */
+  GSList *locks;                 /* private: core/file/locks.c */
+  gboolean
+      writer; /* the VFS called tes_inode_get_write(inode) for it: the core undoes that when the file goes */
 };
 
 /* Prepares the embedded base; one reference. `flags` are O_*. */
@@ -133,8 +138,12 @@ void tes_file_add_watch(TesFile *, TesFileWatch *);
 /* In constant time; nothing happens if it was removed, or called, already. */
 void tes_file_remove_watch(TesFile *, TesFileWatch *);
 
-static inline gboolean tes_file_readable(const TesFile *f) { return (f->flags & O_ACCMODE) != O_WRONLY && !(f->flags & O_PATH); }
-static inline gboolean tes_file_writable(const TesFile *f) { return (f->flags & O_ACCMODE) != O_RDONLY && !(f->flags & O_PATH); }
+static inline gboolean tes_file_readable(const TesFile *f) {
+  return (f->flags & O_ACCMODE) != O_WRONLY && !(f->flags & O_PATH);
+}
+static inline gboolean tes_file_writable(const TesFile *f) {
+  return (f->flags & O_ACCMODE) != O_RDONLY && !(f->flags & O_PATH);
+}
 guint tes_file_poll(TesFile *);
 
 /* Blocking I/O on behalf of a task (or, with a context without a task, until done). `pos` NULL: the file's own position (with

@@ -29,8 +29,13 @@ struct _TesAttr {
 /* What setattr shall change; `valid` says which. Times with tv_nsec UTIME_NOW are "now". The VFS has checked that the
  * caller may do it; clearing set-id bits (`kill_suid`) is decided by the VFS too and comes as a mode change. */
 enum {
-  TES_SET_MODE = 1 << 0, TES_SET_UID = 1 << 1, TES_SET_GID = 1 << 2, TES_SET_SIZE = 1 << 3,
-  TES_SET_ATIME = 1 << 4, TES_SET_MTIME = 1 << 5, TES_SET_CTIME = 1 << 6,
+  TES_SET_MODE = 1 << 0,
+  TES_SET_UID = 1 << 1,
+  TES_SET_GID = 1 << 2,
+  TES_SET_SIZE = 1 << 3,
+  TES_SET_ATIME = 1 << 4,
+  TES_SET_MTIME = 1 << 5,
+  TES_SET_CTIME = 1 << 6,
 };
 struct _TesSetAttr {
   guint valid;
@@ -40,8 +45,10 @@ struct _TesSetAttr {
 };
 
 enum {
-  TES_INODE_NO_CACHE = 1 << 0,   /* names in this directory change by themselves: ask lookup every time (proc) */
-  TES_INODE_REVALIDATE = 1 << 1, /* ask revalidate before a cached name in this directory is used (shared host files) */
+  TES_INODE_NO_CACHE =
+      1 << 0, /* names in this directory change by themselves: ask lookup every time (proc) */
+  TES_INODE_REVALIDATE =
+      1 << 1, /* ask revalidate before a cached name in this directory is used (shared host files) */
   TES_INODE_MAGIC_LINK = 1 << 2, /* a symbolic link that `follow` resolves to a place, not to a text */
   TES_INODE_APPEND_ONLY = 1 << 3,
   TES_INODE_IMMUTABLE = 1 << 4,
@@ -51,15 +58,15 @@ enum {
  * at any time (permission checks take them from here). */
 struct _TesInode {
   const TesInodeOps *ops;
-  TesSuper *super;  /* the inode holds a reference on it */
-  gint refs;        /* private */
-  guint32 mode;     /* type and permission bits */
+  TesSuper *super; /* the inode holds a reference on it */
+  gint refs;       /* private */
+  guint32 mode;    /* type and permission bits */
   guint32 uid, gid;
   guint64 ino, rdev;
-  guint flags;      /* TES_INODE_* */
+  guint flags;       /* TES_INODE_* */
   gpointer attached; /* FIFO: its pipe; socket node: its endpoint. Guarded by tes_inode_attach_lock() */
-  gpointer locks;   /* private: flock and record locks */
-  gint writers;     /* private: open for writing, or < 0 while being executed (ETXTBSY) */
+  gpointer locks;    /* private: flock and record locks */
+  gint writers;      /* private: open for writing, or < 0 while being executed (ETXTBSY) */
 };
 
 /* Names are NUL-terminated, 1..255 bytes, no '/', never "." or "..". Inodes returned are referenced (transfer full).
@@ -76,8 +83,8 @@ struct _TesInodeOps {
   int (*unlink)(TesInode *dir, TesCtx *, const char *name, TesInode *victim);
   int (*rmdir)(TesInode *dir, TesCtx *, const char *name, TesInode *victim); /* -ENOTEMPTY */
   /* flags: RENAME_NOREPLACE, RENAME_EXCHANGE (others are refused by the VFS). `target` NULL if ndir has no such name. */
-  int (*rename)(TesInode *odir, const char *oname, TesInode *ndir, const char *nname, TesInode *source, TesInode *target,
-                TesCtx *, guint flags);
+  int (*rename)(TesInode *odir, const char *oname, TesInode *ndir, const char *nname, TesInode *source,
+                TesInode *target, TesCtx *, guint flags);
   int (*tmpfile)(TesInode *dir, TesCtx *, guint32 mode, TesInode **out); /* O_TMPFILE */
   int (*readlink)(TesInode *, TesCtx *, char **out);                     /* g_malloc'ed text */
   int (*follow)(TesInode *, TesCtx *, TesPath **out);                    /* MAGIC_LINK: a referenced path */
@@ -141,12 +148,13 @@ struct _TesSuper {
   const TesSuperOps *ops;
   TesKernel *kernel;
   gint refs;
-  const char *type;  /* "tmpfs" */
-  guint64 dev;       /* st_dev, from tes_kernel_new_dev() */
-  guint64 magic;     /* statfs f_type */
+  const char *type; /* "tmpfs" */
+  guint64 dev;      /* st_dev, from tes_kernel_new_dev() */
+  guint64 magic;    /* statfs f_type */
   gboolean read_only;
-  TesInode *root;    /* owned by the super through tes_super_set_root(): that reference is not counted against the super */
-  gint active;       /* private: mounts of it */
+  TesInode *
+      root; /* owned by the super through tes_super_set_root(): that reference is not counted against the super */
+  gint active; /* private: mounts of it */
 };
 void tes_super_init(TesSuper *, TesKernel *, const TesSuperOps *, const char *type);
 TesSuper *tes_super_ref(TesSuper *);
@@ -159,7 +167,7 @@ guint64 tes_kernel_new_dev(TesKernel *); /* 0:n device numbers */
 
 typedef struct {
   gsize size;
-  const char *name;  /* "tmpfs": as mount(2) and /proc/filesystems name it */
+  const char *name;      /* "tmpfs": as mount(2) and /proc/filesystems name it */
   gboolean needs_device; /* without: "nodev" */
   /* Makes an instance (transfer full). `source` and `opts` are what mount(2) was given (opts may be NULL). A filesystem that reaches
    * outside the sandbox must refuse (-EPERM) unless ctx->kind == TES_CTX_SUPERVISOR. */
@@ -167,7 +175,7 @@ typedef struct {
 } TesFsTypeOps;
 
 /* Splits "a=b,c" at commas: calls fn(key, value or NULL); its -errno ends it. */
-int tes_mount_opts_parse(const char *opts, int (*fn)(const char *key, const char *value, gpointer), gpointer data);
-
+int tes_mount_opts_parse(const char *opts, int (*fn)(const char *key, const char *value, gpointer),
+                         gpointer data);
 
 TES_END_DECLS

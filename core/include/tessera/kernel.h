@@ -13,10 +13,10 @@ TES_BEGIN_DECLS
 struct _TesNs {
   gint refs;
   int kind;
-  guint64 id;       /* inode number of /proc/PID/ns/NAME */
-  TesNs *parent;    /* owned, or NULL */
+  guint64 id;    /* inode number of /proc/PID/ns/NAME */
+  TesNs *parent; /* owned, or NULL */
   TesKernel *kernel;
-  gpointer data;    /* kind's own: core/task/ns.c */
+  gpointer data; /* kind's own: core/task/ns.c */
   void (*free_data)(gpointer);
 };
 TesNs *tes_ns_ref(TesNs *);
@@ -29,17 +29,17 @@ void tes_uts_get(TesNs *uts, gboolean domain, char *buf, gsize n);
 /* L6, L7. Pointers are borrowed unless said otherwise. */
 typedef struct {
   gsize size;
-  TesTimekeeper *timekeeper;       /* with clocks set; transfer full */
-  const char *platform;            /* NULL: the preferred one that works */
-  const char *vfs;                 /* NULL: the default generation */
+  TesTimekeeper *timekeeper; /* with clocks set; transfer full */
+  const char *platform;      /* NULL: the preferred one that works */
+  const char *vfs;           /* NULL: the default generation */
   const char *device;
-  guint application_cores;         /* > 0 */
+  guint application_cores; /* > 0 */
   gboolean use_host_cores;
-  const guint64 *extra_auxv;       /* pairs, ends with 0,0; or NULL (X5) */
-  gboolean strace;                 /* text trace to stderr */
-  const char *hostname;            /* NULL: the host's */
-  guint64 memory_limit;            /* bytes; 0: what the host has */
-  guint pid_max;                   /* 0: 32768 */
+  const guint64 *extra_auxv; /* pairs, ends with 0,0; or NULL (X5) */
+  gboolean strace;           /* text trace to stderr */
+  const char *hostname;      /* NULL: the host's */
+  guint64 memory_limit;      /* bytes; 0: what the host has */
+  guint pid_max;             /* 0: 32768 */
 } TesKernelArgs;
 
 TesKernel *tes_kernel_new(TesRegistry *sealed);
@@ -53,11 +53,11 @@ TesPlatform *tes_kernel_platform(TesKernel *);
 /* A process without a parent (L8-L20). */
 typedef struct {
   gsize size;
-  const char *filename;            /* L9: else file, else argv[0] which must be absolute */
+  const char *filename; /* L9: else file, else argv[0] which must be absolute */
   TesFile *file;
   const char *const *argv, *const *envv;
-  const char *cwd;                 /* default: root (L11) */
-  TesCred *cred;                   /* NULL: root */
+  const char *cwd; /* default: root (L11) */
+  TesCred *cred;   /* NULL: root */
   guint32 umask;
   const struct rlimit *limits;     /* RLIM_NLIMITS entries, or NULL: defaults */
   guint max_symlinks;              /* 0: 40 */
@@ -72,17 +72,17 @@ typedef struct {
  * TES_ERROR_NOTFOUND or TES_ERROR_NOEXEC. */
 TesThreadGroup *tes_kernel_create_process(TesKernel *, const TesProcessArgs *, gint *pid, GError **);
 gboolean tes_kernel_start_process(TesKernel *, TesThreadGroup *, GError **); /* L21 */
-gboolean tes_kernel_start(TesKernel *, GError **);                            /* L22 */
+gboolean tes_kernel_start(TesKernel *, GError **);                           /* L22 */
 TesThreadGroup *tes_tg_ref(TesThreadGroup *);
 void tes_tg_unref(TesThreadGroup *);
-TesTask *tes_tg_leader(TesThreadGroup *); /* borrowed */
+TesTask *tes_tg_leader(TesThreadGroup *);            /* borrowed */
 TesThreadGroup *tes_kernel_global_init(TesKernel *); /* L23; borrowed, valid after its exit */
 /* wait(2) status of a thread group that exited; blocks the calling (non-task) thread. */
 int tes_tg_wait(TesThreadGroup *);
-void tes_kernel_wait_exited(TesKernel *);                 /* L24 */
-void tes_kernel_kill(TesKernel *, int wait_status);       /* L25 */
-void tes_kernel_pause(TesKernel *);                       /* L26: nests, returns when nothing runs */
-gboolean tes_kernel_unpause(TesKernel *, GError **);      /* unmatched: TES_ERROR_STATE */
+void tes_kernel_wait_exited(TesKernel *);            /* L24 */
+void tes_kernel_kill(TesKernel *, int wait_status);  /* L25 */
+void tes_kernel_pause(TesKernel *);                  /* L26: nests, returns when nothing runs */
+gboolean tes_kernel_unpause(TesKernel *, GError **); /* unmatched: TES_ERROR_STATE */
 void tes_kernel_send_external_signal(TesKernel *, int sig, const char *context); /* G3 */
 int tes_kernel_send_container_signal(TesKernel *, const char *cid, int sig);     /* G5 */
 /* First error wins (L29). */
@@ -95,12 +95,14 @@ void tes_kernel_ext_unlock(TesKernel *);
 /* The root mount namespace must be set before the first process (runtime builds it). Transfer full; once. */
 gboolean tes_kernel_set_root_mount_ns(TesKernel *, TesMountNs *, GError **);
 TesMountNs *tes_kernel_root_mount_ns(TesKernel *);
-TesNs *tes_kernel_root_ns(TesKernel *, int clone_flag); /* borrowed: CLONE_NEWUSER, NEWUTS, NEWIPC, NEWPID, NEWNET, NEWCGROUP, NEWTIME */
+TesNs *tes_kernel_root_ns(
+    TesKernel *,
+    int clone_flag); /* borrowed: CLONE_NEWUSER, NEWUTS, NEWIPC, NEWPID, NEWNET, NEWCGROUP, NEWTIME */
 
 /* ---- For plugins ---- */
-guint64 tes_unique_id(TesKernel *);          /* U1: grows, never repeats; wrap-around aborts */
-guint32 tes_inotify_cookie(TesKernel *);     /* U3: never 0 */
-guint tes_kernel_cores(TesKernel *);         /* X2 */
+guint64 tes_unique_id(TesKernel *);      /* U1: grows, never repeats; wrap-around aborts */
+guint32 tes_inotify_cookie(TesKernel *); /* U3: never 0 */
+guint tes_kernel_cores(TesKernel *);     /* X2 */
 /* The event thread: GMainLoop for control, host descriptors and timers. */
 GMainContext *tes_kernel_main_context(TesKernel *);
 /* Plugin's own per-kernel data; key is the address of a static variable. */

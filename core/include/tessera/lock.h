@@ -21,31 +21,31 @@ typedef struct {
 
 /* Outermost first. Gaps are for plugins' classes. */
 enum {
-  TES_RANK_KERNEL_EXT = 10,   /* serialises external changes (L2) */
-  TES_RANK_FILE_POS = 20,     /* a file description's position */
-  TES_RANK_VFS_MOUNT = 30,    /* mount tree */
+  TES_RANK_KERNEL_EXT = 10, /* serialises external changes (L2) */
+  TES_RANK_FILE_POS = 20,   /* a file description's position */
+  TES_RANK_VFS_MOUNT = 30,  /* mount tree */
   TES_RANK_VFS_RENAME = 32,
   TES_RANK_DENTRY = 34,
-  TES_RANK_INODE = 40,        /* filesystem's inode locks */
-  TES_RANK_FS = 44,           /* filesystem-wide locks below inodes */
+  TES_RANK_INODE = 40, /* filesystem's inode locks */
+  TES_RANK_FS = 44,    /* filesystem-wide locks below inodes */
   TES_RANK_SOCKET = 46,
   TES_RANK_TTY = 48,
-  TES_RANK_FILE = 50,         /* pipes, eventfds, timerfds and so on: one object's own state */
+  TES_RANK_FILE = 50, /* pipes, eventfds, timerfds and so on: one object's own state */
   TES_RANK_FDTABLE = 52,
-  TES_RANK_FSINFO = 54,       /* root, working directory, umask */
-  TES_RANK_TG_TIMER = 60,     /* thread group's interval timers */
-  TES_RANK_TIMER = 62,        /* timer service */
-  TES_RANK_TASK_SET = 64,     /* process tree, pid namespaces, groups, sessions */
-  TES_RANK_SIGHAND = 66,      /* signal actions and queues of a thread group */
+  TES_RANK_FSINFO = 54,   /* root, working directory, umask */
+  TES_RANK_TG_TIMER = 60, /* thread group's interval timers */
+  TES_RANK_TIMER = 62,    /* timer service */
+  TES_RANK_TASK_SET = 64, /* process tree, pid namespaces, groups, sessions */
+  TES_RANK_SIGHAND = 66,  /* signal actions and queues of a thread group */
   TES_RANK_TASK = 68,
-  TES_RANK_RUNNING = 70,      /* running-task count, CPU ticker */
+  TES_RANK_RUNNING = 70, /* running-task count, CPU ticker */
   TES_RANK_FUTEX = 72,
-  TES_RANK_MM_MAP = 80,       /* vmas */
-  TES_RANK_MAP_SOURCE = 84,   /* reverse map of a mapping source */
-  TES_RANK_MM_PAGES = 86,     /* page map */
-  TES_RANK_ASPACE = 88,       /* platform's address space */
-  TES_RANK_MEMFILE = 90,      /* offset allocator */
-  TES_RANK_QUEUE = 94,        /* wait queues; callbacks run under it */
+  TES_RANK_MM_MAP = 80,     /* vmas */
+  TES_RANK_MAP_SOURCE = 84, /* reverse map of a mapping source */
+  TES_RANK_MM_PAGES = 86,   /* page map */
+  TES_RANK_ASPACE = 88,     /* platform's address space */
+  TES_RANK_MEMFILE = 90,    /* offset allocator */
+  TES_RANK_QUEUE = 94,      /* wait queues; callbacks run under it */
   TES_RANK_EPOLL_READY = 96,
   TES_RANK_LEAF = 99,
 };
@@ -55,7 +55,8 @@ typedef struct {
   const TesLockClass *klass;
 } TesMutex;
 
-#define TES_MUTEX_INIT(lock_class) {PTHREAD_MUTEX_INITIALIZER, lock_class}
+#define TES_MUTEX_INIT(lock_class) \
+  { PTHREAD_MUTEX_INITIALIZER, lock_class }
 void tes_mutex_init(TesMutex *, const TesLockClass *);
 void tes_mutex_clear(TesMutex *);
 void tes_mutex_lock(TesMutex *);

@@ -31,11 +31,11 @@ int tes_user_cas32(TesTask *, gulong addr, guint32 *expected, guint32 desired);
 /* ---- I/O vectors: a list of guest (or kernel) buffers with a cursor. ---- */
 
 struct _TesIov {
-  TesMM *mm;              /* NULL: the buffers are kernel memory */
-  const struct iovec *v;  /* borrowed */
+  TesMM *mm;             /* NULL: the buffers are kernel memory */
+  const struct iovec *v; /* borrowed */
   guint n;
-  gsize skip;             /* bytes of v[0] already used */
-  gsize left;             /* bytes left in total */
+  gsize skip; /* bytes of v[0] already used */
+  gsize left; /* bytes left in total */
 };
 #define TES_IOV_MAX 1024
 
@@ -46,8 +46,8 @@ int tes_iov_init_user(TesIov *, struct iovec *one, TesTask *, gulong addr, gsize
  * -EINVAL, -EFAULT. */
 int tes_iov_import(TesIov *, struct iovec **store, TesTask *, gulong uiov, gulong n);
 /* Advance the cursor by what they moved; return bytes moved, or -EFAULT if nothing could be. */
-gssize tes_iov_read_from(TesIov *, void *dst, gsize n);          /* guest -> kernel (for a write call) */
-gssize tes_iov_write_to(TesIov *, const void *src, gsize n);     /* kernel -> guest (for a read call) */
+gssize tes_iov_read_from(TesIov *, void *dst, gsize n);      /* guest -> kernel (for a write call) */
+gssize tes_iov_write_to(TesIov *, const void *src, gsize n); /* kernel -> guest (for a read call) */
 gssize tes_iov_zero(TesIov *, gsize n);
 void tes_iov_advance(TesIov *, gsize n);
 /* For host calls without a copy: fills `out` with kernel addresses of the next bytes and pins their pages until
@@ -65,7 +65,12 @@ gsize tes_safe_copy(void *dst, const void *src, gsize n);
 
 /* ---- The memory file: all anonymous guest memory, tmpfs data and shared segments. ---- */
 
-typedef enum { TES_MEM_ANON, TES_MEM_FILE /* tmpfs, memfd, shm */, TES_MEM_KERNEL, TES_MEM_CLASSES } TesMemClass;
+typedef enum {
+  TES_MEM_ANON,
+  TES_MEM_FILE /* tmpfs, memfd, shm */,
+  TES_MEM_KERNEL,
+  TES_MEM_CLASSES
+} TesMemClass;
 
 TesMemFile *tes_kernel_memfile(TesKernel *);
 int tes_memfile_fd(const TesMemFile *);
@@ -87,10 +92,10 @@ guint64 tes_memfile_usage(TesMemFile *, TesMemClass);
 /* A piece of a source: `len` bytes from source offset `off` are at fd/fd_off and visible at `window`. A piece in the memory
  * file has fd == tes_memfile_fd() and the page maps that use it hold page references of their own. */
 typedef struct {
-  int fd;         /* borrowed; lives as long as the source */
+  int fd; /* borrowed; lives as long as the source */
   goffset fd_off;
-  void *window;   /* page-aligned kernel address; access it only with tes_safe_copy unless in the memory file */
-  gsize len;      /* >= one page, multiple of the page size */
+  void *window; /* page-aligned kernel address; access it only with tes_safe_copy unless in the memory file */
+  gsize len;    /* >= one page, multiple of the page size */
 } TesMapPiece;
 
 typedef struct {
@@ -107,8 +112,8 @@ typedef struct {
 
 struct _TesMapSource {
   const TesMapSourceOps *ops;
-  TesMutex lock;   /* guards `maps` */
-  GList *maps;     /* private to core/mm: reverse map */
+  TesMutex lock;         /* guards `maps` */
+  GList *maps;           /* private to core/mm: reverse map */
   guint64 invalidations; /* private to core/mm; guarded by lock */
 };
 void tes_map_source_init(TesMapSource *, const TesMapSourceOps *);

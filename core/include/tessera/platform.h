@@ -25,8 +25,9 @@ typedef struct user_regs_struct TesRegs;
 typedef enum { TES_MAP_MAP, TES_MAP_UNMAP, TES_MAP_PROTECT } TesMapKind;
 
 enum {
-  TES_MAP_STABLE_FD = 1 << 0, /* fd is the memory file: it stays open as long as the platform, may be cached */
-  TES_MAP_POPULATE = 1 << 1,  /* the pages will be touched at once: map them in if that is cheap */
+  TES_MAP_STABLE_FD =
+      1 << 0,                /* fd is the memory file: it stays open as long as the platform, may be cached */
+  TES_MAP_POPULATE = 1 << 1, /* the pages will be touched at once: map them in if that is cheap */
 };
 
 typedef struct {
@@ -36,7 +37,7 @@ typedef struct {
   int fd;        /* MAP: borrowed for the call; the platform duplicates it if it defers the mapping */
   gulong addr;
   gulong len;
-  goffset off;   /* MAP: offset in fd */
+  goffset off; /* MAP: offset in fd */
 } TesMapOp;
 
 /* Why run() returned. */
@@ -56,10 +57,10 @@ typedef struct {
   gulong nr;
   gulong args[6];
   gulong ip, sp;
-  int signo, code;      /* FAULT, EXCEPTION */
+  int signo, code; /* FAULT, EXCEPTION */
   gulong addr;
-  guint access;         /* FAULT: TES_ACCESS_*, 0 when unknown */
-  gulong trapno, err;   /* as in struct sigcontext; 0 when unknown */
+  guint access;       /* FAULT: TES_ACCESS_*, 0 when unknown */
+  gulong trapno, err; /* as in struct sigcontext; 0 when unknown */
 } TesTrap;
 
 typedef struct {
@@ -102,12 +103,13 @@ typedef struct {
 
 typedef struct {
   gsize size;
-  guint cores;         /* [1, n]: CPUs the guest sees */
-  const char *device;  /* NULL, or a device path given by the operator (KVM) */
+  guint cores;        /* [1, n]: CPUs the guest sees */
+  const char *device; /* NULL, or a device path given by the operator (KVM) */
 } TesPlatformArgs;
 
 enum {
-  TES_PLATFORM_PREFERRED = 1 << 0, /* chosen before others when the operator names none and probe() succeeds */
+  TES_PLATFORM_PREFERRED =
+      1 << 0, /* chosen before others when the operator names none and probe() succeeds */
 };
 
 typedef struct {
@@ -127,8 +129,8 @@ typedef struct {
 
 struct _TesPlatform {
   const TesPlatformOps *ops;
-  gulong min_addr; /* lowest mappable guest address */
-  gulong max_addr; /* first address above the guest's */
+  gulong min_addr;   /* lowest mappable guest address */
+  gulong max_addr;   /* first address above the guest's */
   gsize xstate_size; /* bytes xstate_get() writes at most */
   guint64 xfeatures; /* XCR0: state components in use */
 };

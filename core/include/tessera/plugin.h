@@ -32,9 +32,9 @@ struct _TesFeature {
 
 struct _TesPlugin {
   guint abi_major, abi_minor;
-  gsize size;                /* sizeof(TesPlugin) */
+  gsize size; /* sizeof(TesPlugin) */
   const char *name, *summary, *licence;
-  const char *const *needs;  /* NULL, or NULL-terminated "kind:name" of other plugins' features */
+  const char *const *needs;   /* NULL, or NULL-terminated "kind:name" of other plugins' features */
   const TesFeature *features; /* ends with a feature whose kind is NULL */
   /* Optional; called once for each kernel, after the registry is sealed, in the order of needs. */
   gboolean (*init)(TesKernel *, GError **error);
@@ -48,8 +48,8 @@ struct _TesPlugin {
 #else
 #define TES_PLUGIN_LINKAGE __attribute__((visibility("default")))
 #endif
-#define TES_PLUGIN_DEFINE(id, ...)                                                                \
-  TES_PLUGIN_LINKAGE const TesPlugin tes_plugin_##id = {                                          \
+#define TES_PLUGIN_DEFINE(id, ...)                       \
+  TES_PLUGIN_LINKAGE const TesPlugin tes_plugin_##id = { \
       .abi_major = TES_ABI_MAJOR, .abi_minor = TES_ABI_MINOR, .size = sizeof(TesPlugin), __VA_ARGS__}
 
 /* An empty registry holding the core's own features. Free with tes_registry_free(). */

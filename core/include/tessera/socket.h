@@ -13,20 +13,21 @@ TES_BEGIN_DECLS
 typedef struct {
   TesIov *iov;
   struct sockaddr_storage name;
-  socklen_t name_len;      /* send: given; recv: filled (0: none) */
-  guchar *control;         /* send: cmsgs, or NULL */
+  socklen_t name_len; /* send: given; recv: filled (0: none) */
+  guchar *control;    /* send: cmsgs, or NULL */
   gsize control_len;
-  GPtrArray *files;        /* recv: TesFile (owned) for SCM_RIGHTS; family creates it */
-  gboolean have_cred;      /* recv: SCM_CREDENTIALS (SO_PASSCRED) */
-  struct ucred cred;       /* in the initial namespaces' numbers */
-  int flags;               /* send, recv: MSG_* as given; recv: MSG_TRUNC, MSG_EOR ... added to `out_flags` */
+  GPtrArray *files;   /* recv: TesFile (owned) for SCM_RIGHTS; family creates it */
+  gboolean have_cred; /* recv: SCM_CREDENTIALS (SO_PASSCRED) */
+  struct ucred cred;  /* in the initial namespaces' numbers */
+  int flags;          /* send, recv: MSG_* as given; recv: MSG_TRUNC, MSG_EOR ... added to `out_flags` */
   int out_flags;
 } TesMsg;
 
 struct _TesSockOps {
   gsize size;
   int (*bind)(TesFile *, TesCtx *, const struct sockaddr *, socklen_t);
-  int (*connect)(TesFile *, TesCtx *, const struct sockaddr *, socklen_t); /* -EINPROGRESS/-EAGAIN: wait for POLLOUT, ask again */
+  int (*connect)(TesFile *, TesCtx *, const struct sockaddr *,
+                 socklen_t); /* -EINPROGRESS/-EAGAIN: wait for POLLOUT, ask again */
   int (*listen)(TesFile *, TesCtx *, int backlog);
   int (*accept)(TesFile *, TesCtx *, guint flags, TesFile **out); /* flags: O_NONBLOCK for the new file */
   gssize (*sendmsg)(TesFile *, TesCtx *, TesMsg *);
@@ -53,11 +54,11 @@ typedef struct {
  * (SO_ERROR, SO_PEERCRED, SO_ACCEPTCONN ...) and hands the rest on. Word-sized fields: read without a lock. */
 typedef struct {
   int domain, type, protocol;
-  int sndbuf, rcvbuf;           /* bytes, doubled as socket(7) says */
-  TesTime sndtimeo, rcvtimeo;   /* ns; 0: none */
+  int sndbuf, rcvbuf;         /* bytes, doubled as socket(7) says */
+  TesTime sndtimeo, rcvtimeo; /* ns; 0: none */
   int priority, mark, rcvlowat;
   struct linger linger;
-  guint64 bools;                /* bit N: option N (SO_REUSEADDR, SO_KEEPALIVE, SO_PASSCRED, ...) */
+  guint64 bools; /* bit N: option N (SO_REUSEADDR, SO_KEEPALIVE, SO_PASSCRED, ...) */
 } TesSockOpts;
 void tes_sockopts_init(TesSockOpts *, int domain, int type, int protocol);
 /* -ENOPROTOOPT for options that are not common. */

@@ -14,7 +14,7 @@ typedef struct _TesReader TesReader;
 /* ops of a feature of kind "state" (or a core table). NULL operations: the section is declared, not yet served. */
 typedef struct {
   gsize size;
-  const char *section;      /* "task", "mm", "fs-tmpfs", ... */
+  const char *section; /* "task", "mm", "fs-tmpfs", ... */
   guint version;
   const char *const *after; /* sections that must be loaded before; NULL-terminated, or NULL */
   gboolean (*save)(TesKernel *, TesWriter *, GError **);

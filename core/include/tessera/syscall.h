@@ -12,12 +12,13 @@ typedef enum { TES_FULL, TES_PARTIAL, TES_NONE } TesSupport;
 typedef glong (*TesSyscallFn)(TesTask *, const gulong a[6]);
 
 typedef struct {
-  guint nr;          /* x86-64 number; on other architectures looked up by name */
+  guint nr; /* x86-64 number; on other architectures looked up by name */
   const char *name;
-  TesSyscallFn fn;   /* NULL with TES_NONE: ENOSYS */
+  TesSyscallFn fn; /* NULL with TES_NONE: ENOSYS */
   TesSupport level;
-  const char *note;  /* what is missing (PARTIAL) or why (NONE); NULL when FULL */
-  const char *args;  /* strace-like decoding: one letter each, see core/trace/strace.c: d int, u unsigned, x hex,
+  const char *note; /* what is missing (PARTIAL) or why (NONE); NULL when FULL */
+  const char
+      *args; /* strace-like decoding: one letter each, see core/trace/strace.c: d int, u unsigned, x hex,
                         p pointer, s string, f fd, a at-fd, o octal mode, O open flags, ... "" none */
 } TesSyscall;
 

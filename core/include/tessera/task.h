@@ -18,7 +18,9 @@ TES_BEGIN_DECLS
 
 /* Context of a task, and back (NULL if it is not a task's). */
 TesCtx *tes_task_ctx(TesTask *);
-static inline TesTask *tes_ctx_to_task(TesCtx *ctx) { return ctx->kind == TES_CTX_TASK ? (TesTask *)ctx : NULL; }
+static inline TesTask *tes_ctx_to_task(TesCtx *ctx) {
+  return ctx->kind == TES_CTX_TASK ? (TesTask *)ctx : NULL;
+}
 TesTask *tes_task_current(void); /* the calling thread's task, or NULL */
 TesTask *tes_task_ref(TesTask *);
 void tes_task_unref(TesTask *);
@@ -32,10 +34,10 @@ gint tes_task_pid(TesTask *, TesNs *pid_ns);
 gint tes_task_ppid(TesTask *, TesNs *pid_ns);
 gint tes_task_pgid(TesTask *, TesNs *pid_ns);
 gint tes_task_sid(TesTask *, TesNs *pid_ns);
-TesMM *tes_task_mm(TesTask *);       /* borrowed by the task itself; NULL after exit */
-TesMM *tes_task_mm_ref(TesTask *);   /* of another task: referenced or NULL; tes_mm_unref() */
+TesMM *tes_task_mm(TesTask *);     /* borrowed by the task itself; NULL after exit */
+TesMM *tes_task_mm_ref(TesTask *); /* of another task: referenced or NULL; tes_mm_unref() */
 void tes_mm_unref(TesMM *);
-TesCred *tes_task_cred(TesTask *);   /* borrowed, see ctx.h */
+TesCred *tes_task_cred(TesTask *); /* borrowed, see ctx.h */
 TesFdTable *tes_task_fdtable(TesTask *);
 guint64 tes_task_rlimit(TesTask *, int resource); /* soft limit; RLIM_INFINITY */
 const char *tes_task_comm(TesTask *);
@@ -69,7 +71,7 @@ typedef struct {
   guint prot, flags; /* PROT_*, MAP_SHARED or MAP_PRIVATE, MAP_GROWSDOWN */
   guint64 dev, ino;
   guint64 rss, private_dirty; /* bytes present; private copies */
-  const char *name;    /* path, "[heap]", "[stack]", "[vdso]", "" */
+  const char *name;           /* path, "[heap]", "[stack]", "[vdso]", "" */
 } TesVmaInfo;
 void tes_mm_foreach_vma(TesMM *, TesCtx *viewer, void (*)(const TesVmaInfo *, gpointer), gpointer);
 typedef struct {
@@ -81,7 +83,7 @@ void tes_mm_stat(TesMM *, TesMMStat *);
 /* Copy of the saved auxiliary vector in bytes. */
 gsize tes_mm_auxv(TesMM *, void *buf, gsize n);
 typedef struct {
-  char state;          /* R S D T t Z X */
+  char state; /* R S D T t Z X */
   gint exit_signal, tty_pgrp, nice, threads, priority;
   guint64 tty_nr, start_time /* ns since boot */, utime, stime, cutime, cstime /* ticks of TES_CLOCK_TICK */;
   guint64 minflt, majflt, sig_pending, shared_pending, sig_blocked, sig_ignored, sig_caught;
@@ -91,9 +93,9 @@ typedef struct {
   guint32 umask;
 } TesTaskStat;
 void tes_task_stat(TesTask *, TesTaskStat *);
-TesFsInfo *tes_task_fsinfo(TesTask *);          /* referenced or NULL */
-TesFdTable *tes_task_fdtable_ref(TesTask *);    /* referenced or NULL (exited) */
-TesNs *tes_task_ns(TesTask *, int clone_flag);  /* CLONE_NEWUTS ...; referenced or NULL */
+TesFsInfo *tes_task_fsinfo(TesTask *);         /* referenced or NULL */
+TesFdTable *tes_task_fdtable_ref(TesTask *);   /* referenced or NULL (exited) */
+TesNs *tes_task_ns(TesTask *, int clone_flag); /* CLONE_NEWUTS ...; referenced or NULL */
 struct rlimit tes_task_rlimit_pair(TesTask *, int resource);
 /* May `ctx` look into the task (ptrace access mode read)? K1 */
 gboolean tes_task_may_inspect(TesCtx *, TesTask *);

@@ -50,11 +50,11 @@ struct _TesTimer {
   TesKernel *kernel;
   TesTimerFunc fn;
   gpointer data;
-  gboolean realtime;  /* CLOCK_REALTIME instead of CLOCK_MONOTONIC */
-  TesTime expiry;     /* TES_TIME_INFINITE: not armed */
-  TesTime period;     /* 0: one-shot */
-  gsize heap_index;   /* private */
-  guint firing;       /* private */
+  gboolean realtime; /* CLOCK_REALTIME instead of CLOCK_MONOTONIC */
+  TesTime expiry;    /* TES_TIME_INFINITE: not armed */
+  TesTime period;    /* 0: one-shot */
+  gsize heap_index;  /* private */
+  guint firing;      /* private */
 };
 void tes_timer_init(TesTimer *, TesKernel *, gboolean realtime, TesTimerFunc fn, gpointer data);
 /* (Re)arms: absolute `expiry` on its clock; period 0 for one-shot. */

@@ -11,9 +11,9 @@ typedef struct {
   gsize size;
   void (*ref)(TesTty *);
   void (*unref)(TesTty *);
-  guint64 (*dev)(TesTty *);                     /* tty_nr of /proc/PID/stat */
-  char *(*name)(TesTty *);                      /* "pts/0", transfer full */
-  void (*hangup)(TesTty *);                     /* the session leader died: EIO from now on, SIGHUP is sent by the core */
+  guint64 (*dev)(TesTty *); /* tty_nr of /proc/PID/stat */
+  char *(*name)(TesTty *);  /* "pts/0", transfer full */
+  void (*hangup)(TesTty *); /* the session leader died: EIO from now on, SIGHUP is sent by the core */
   int (*open)(TesTty *, TesCtx *, guint flags, TesFile **out); /* what /dev/tty opens */
 } TesTtyOps;
 
@@ -25,7 +25,7 @@ struct _TesTty {
 };
 
 /* Session services for tty implementations; they take the task-set lock, so hold no tty lock. */
-void tes_tty_signal_fg(TesKernel *, TesTty *, int sig);              /* ISIG characters, SIGWINCH */
+void tes_tty_signal_fg(TesKernel *, TesTty *, int sig); /* ISIG characters, SIGWINCH */
 /* Job control at read, write (TOSTOP) and ioctl: 0 go on; -EIO (orphaned, or ignored SIGTTIN); -TES_ERESTARTSYS after sending `sig`
  * (SIGTTIN, SIGTTOU) to the caller's group. No controlling terminal relation: 0. */
 int tes_tty_check_change(TesTask *, TesTty *, int sig);
@@ -43,8 +43,8 @@ typedef struct {
   /* Wraps the host's terminal: a pty of ours whose slave the sandbox gets as stdio, relayed on the kernel's event thread
    * to host_in/host_out (not closed); window size and raw mode handled and put back by stop(). Transfer full. */
   int (*wrap_host)(TesKernel *, int host_in, int host_out, TesFile **slave, gpointer *handle, GError **);
-  void (*resized)(gpointer handle);  /* SIGWINCH arrived */
-  void (*stop)(gpointer handle);     /* drains output, restores the terminal */
+  void (*resized)(gpointer handle); /* SIGWINCH arrived */
+  void (*stop)(gpointer handle);    /* drains output, restores the terminal */
 } TesTtyFeatureOps;
 
 TES_END_DECLS

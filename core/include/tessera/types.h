@@ -11,8 +11,7 @@
 #define TES_END_DECLS G_END_DECLS _Pragma("GCC visibility pop")
 
 /* An operation exists when the table is large enough to hold it and it is not NULL. */
-#define TES_HAS(ops, member)                                                                      \
-  ((ops)->size > G_STRUCT_OFFSET(__typeof__(*(ops)), member) && (ops)->member)
+#define TES_HAS(ops, member) ((ops)->size > G_STRUCT_OFFSET(__typeof__(*(ops)), member) && (ops)->member)
 
 #define TES_PAGE_SHIFT 12
 #define TES_PAGE_SIZE 4096UL

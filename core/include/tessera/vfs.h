@@ -14,15 +14,15 @@ TES_BEGIN_DECLS
 typedef struct {
   gsize size;
   gboolean mount_ns_per_process; /* else one for the kernel */
-  gboolean start_process;        /* a process created after Start waits for StartProcess; else it runs at once */
-  gboolean pid_ns_argument;      /* a created process gets the PID namespace asked for; else the root one */
-  gboolean kernel_futexes;       /* shared futexes are coherent across created processes (X8) */
-  gboolean ticker_stops_idle;    /* CPU clock stops when nothing runs, drives CPU timers (C7-C9) */
-  gboolean posix_timers_paused;  /* at save (C12) */
-  gboolean own_anon_mounts;      /* pipes, memfds and sockets have disconnected mounts of their own (W4-W6) */
-  gboolean ipc_lookup_refs;      /* K5 */
-  gboolean aio_in_pause;         /* U4 */
-  gboolean save_discard_first;   /* order of discarding unsavable mappings (W9) */
+  gboolean start_process;     /* a process created after Start waits for StartProcess; else it runs at once */
+  gboolean pid_ns_argument;   /* a created process gets the PID namespace asked for; else the root one */
+  gboolean kernel_futexes;    /* shared futexes are coherent across created processes (X8) */
+  gboolean ticker_stops_idle; /* CPU clock stops when nothing runs, drives CPU timers (C7-C9) */
+  gboolean posix_timers_paused; /* at save (C12) */
+  gboolean own_anon_mounts;     /* pipes, memfds and sockets have disconnected mounts of their own (W4-W6) */
+  gboolean ipc_lookup_refs;     /* K5 */
+  gboolean aio_in_pause;        /* U4 */
+  gboolean save_discard_first;  /* order of discarding unsavable mappings (W9) */
   gboolean save_cpuid_first;
   gboolean sockets_table;
 } TesProfile;
@@ -36,24 +36,24 @@ struct _TesPath {
 
 /* How a path shall be resolved: the openat2(2) vocabulary. */
 enum {
-  TES_AT_NOFOLLOW = 1 << 0,   /* do not follow a final symbolic link */
-  TES_AT_EMPTY = 1 << 1,      /* "" means base itself */
-  TES_AT_DIRECTORY = 1 << 2,  /* must be a directory */
+  TES_AT_NOFOLLOW = 1 << 0,  /* do not follow a final symbolic link */
+  TES_AT_EMPTY = 1 << 1,     /* "" means base itself */
+  TES_AT_DIRECTORY = 1 << 2, /* must be a directory */
   TES_AT_NO_AUTOMOUNT = 1 << 3,
 };
 typedef struct {
-  TesPath *base;     /* NULL: the context's working directory. Borrowed */
-  const char *path;  /* kernel memory, NUL-terminated, < TES_PATH_MAX */
-  guint flags;       /* TES_AT_* */
-  guint64 resolve;   /* RESOLVE_* of openat2(2) */
+  TesPath *base;    /* NULL: the context's working directory. Borrowed */
+  const char *path; /* kernel memory, NUL-terminated, < TES_PATH_MAX */
+  guint flags;      /* TES_AT_* */
+  guint64 resolve;  /* RESOLVE_* of openat2(2) */
 } TesAt;
 
 /* What create() makes: the type bits of mode say what (regular, directory, fifo, socket, device, link). */
 typedef struct {
-  guint32 mode;            /* with the umask already applied */
+  guint32 mode; /* with the umask already applied */
   guint64 rdev;
-  const char *target;      /* symbolic link's text */
-  TesPath *link_to;        /* hard link to this; mode is ignored */
+  const char *target; /* symbolic link's text */
+  TesPath *link_to;   /* hard link to this; mode is ignored */
 } TesNode;
 
 /* One mount, for /proc/PID/mountinfo. Strings are borrowed for the call. */
@@ -71,18 +71,18 @@ typedef struct {
 
   /* -- Mount namespaces. A namespace starts with `root` mounted at "/" (consumes the reference). -- */
   TesMountNs *(*ns_new)(TesVfs *, TesCtx *, TesSuper *root, const char *source, gulong ms_flags);
-  TesMountNs *(*ns_copy)(TesVfs *, TesCtx *, TesMountNs *);        /* CLONE_NEWNS; optional */
+  TesMountNs *(*ns_copy)(TesVfs *, TesCtx *, TesMountNs *); /* CLONE_NEWNS; optional */
   TesMountNs *(*ns_ref)(TesMountNs *);
   void (*ns_unref)(TesMountNs *);
-  TesPath *(*ns_root)(TesMountNs *);                                /* transfer full */
+  TesPath *(*ns_root)(TesMountNs *); /* transfer full */
   guint64 (*ns_id)(TesMountNs *);
   /* Mounts `super` (reference consumed on success) at a path. ms_flags as mount(2). */
   int (*mount)(TesVfs *, TesCtx *, const TesAt *, TesSuper *super, const char *source, gulong ms_flags);
-  int (*bind)(TesVfs *, TesCtx *, TesPath *source, const TesAt *target, gulong ms_flags);       /* optional */
-  int (*remount)(TesVfs *, TesCtx *, const TesAt *, gulong ms_flags, const char *opts);         /* optional */
-  int (*propagation)(TesVfs *, TesCtx *, const TesAt *, gulong ms_flags);                       /* optional */
+  int (*bind)(TesVfs *, TesCtx *, TesPath *source, const TesAt *target, gulong ms_flags); /* optional */
+  int (*remount)(TesVfs *, TesCtx *, const TesAt *, gulong ms_flags, const char *opts);   /* optional */
+  int (*propagation)(TesVfs *, TesCtx *, const TesAt *, gulong ms_flags);                 /* optional */
   int (*umount)(TesVfs *, TesCtx *, const TesAt *, int flags);
-  int (*pivot_root)(TesVfs *, TesCtx *, const TesAt *new_root, const TesAt *put_old);           /* optional */
+  int (*pivot_root)(TesVfs *, TesCtx *, const TesAt *new_root, const TesAt *put_old); /* optional */
   void (*mounts)(TesVfs *, TesCtx *, TesPath *root, void (*)(const TesMountInfo *, gpointer), gpointer);
 
   /* -- Paths. Permission to search is checked on the way, with the context's credentials; at most 40 links. -- */
@@ -138,9 +138,11 @@ static inline char *tes_vfs_name(TesCtx *ctx, TesPath *p) {
 }
 
 /* Mounts a filesystem type found in the registry: what mount(2) and the runtime's flags end in. -ENODEV: unknown type. */
-int tes_fs_mount(TesCtx *, const TesAt *, const char *fstype, const char *source, const char *opts, gulong ms_flags);
+int tes_fs_mount(TesCtx *, const TesAt *, const char *fstype, const char *source, const char *opts,
+                 gulong ms_flags);
 /* Makes an instance only. */
-int tes_fs_new_super(TesCtx *, const char *fstype, const char *source, const char *opts, gulong ms_flags, TesSuper **out);
+int tes_fs_new_super(TesCtx *, const char *fstype, const char *source, const char *opts, gulong ms_flags,
+                     TesSuper **out);
 
 /* Root, working directory and umask of a process (CLONE_FS shares it). */
 TesFsInfo *tes_fsinfo_new(TesPath *root /* full */, TesPath *cwd /* full */, guint32 umask);
