@@ -216,7 +216,7 @@ static void *room_for(Node *n, goffset pos, gsize len, gboolean *fresh, int *err
   Chunk *c = chunk_make(n, pos);
   *fresh = c && !page_used(c, (pos + len - 1 - chunk_start(pos)) / TES_PAGE_SIZE);
   if (!c)
-    *err = -ENOMEM;
+    *err = -ENOSPC; /* as a full tmpfs on Linux */
   else if (!chunk_use(n, c, pos, len))
     *err = -ENOSPC;
   return *err ? NULL : tes_memfile_ptr(memfile(n), c->off + (pos - chunk_start(pos)));
