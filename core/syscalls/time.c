@@ -5,7 +5,7 @@
 #include <core/time/cpuclock.h>
 #include <core/time/itimer.h>
 #include <core/vdso/params.h>
-#include <sys/capability.h>
+#include <linux/capability.h>
 #include <sys/times.h>
 #include <sys/timex.h>
 

@@ -5,7 +5,7 @@
  * timers of the service; those on CPU clocks are looked at when the CPU clock charges the group. */
 #include <core/time/cpuclock.h>
 #include <core/time/itimer.h>
-#include <sys/capability.h>
+#include <linux/capability.h>
 
 #define TIMERS_MAX 32768 /* a group's, whatever RLIMIT_SIGPENDING says */
 
