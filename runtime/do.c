@@ -98,6 +98,12 @@ static TesThreadGroup *create(Sandbox *s, const DoOptions *o, char **argv, GErro
                         .tty = stdio_tty(s->stdio),
                         .container_id = "do"};
     tg = tes_kernel_create_process(s->kernel, &a, NULL, error);
+    /* The caller's directory may be closed to --user: that is no reason not to start. */
+    if (!tg && !o->cwd && g_error_matches(*error, TES_ERROR, TES_ERROR_CONFIG) && !g_str_equal(cwd, "/")) {
+      g_clear_error(error);
+      a.cwd = "/";
+      tg = tes_kernel_create_process(s->kernel, &a, NULL, error);
+    }
   }
   tes_fdtable_unref(fds, tes_kernel_supervisor_ctx(s->kernel));
   return tg;
