@@ -89,7 +89,8 @@ void tes_epoch_defer(void (*fn)(gpointer), gpointer data) {
 void tes_epoch_poll(void) {
   while (g_atomic_int_get(&n_pending) > 0) {
     /* What is retired after the look at the sections must wait for another look: hence the present epoch first. */
-    guint64 now = __atomic_load_n(&global_epoch, __ATOMIC_SEQ_CST), oldest = MIN(oldest_section(), now);
+    guint64 now = __atomic_load_n(&global_epoch, __ATOMIC_SEQ_CST), oldest = oldest_section();
+    oldest = MIN(oldest, now); /* a variable: the macro evaluates its argument twice, and the answer changes */
     Deferred *d = NULL;
     pthread_mutex_lock(&pending_lock);
     Deferred *first = g_queue_peek_head(&pending);

@@ -169,7 +169,8 @@ static int fetch_timeout(TesTask *t, gulong addr, glong unit, TesTime *deadline)
 static void store_timeout(TesTask *t, gulong addr, glong unit, TesTime deadline) {
   if (!addr || deadline == TES_TIME_INFINITE)
     return;
-  TesTime left = deadline == 0 ? 0 : MAX(deadline - tes_time_monotonic(tes_task_kernel(t)), 0);
+  TesTime left = deadline == 0 ? 0 : deadline - tes_time_monotonic(tes_task_kernel(t));
+  left = MAX(left, 0);
   glong v[2] = {left / TES_NSEC, left % TES_NSEC / unit};
   (void)tes_copy_out(t, addr, v, sizeof v);
 }

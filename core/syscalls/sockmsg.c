@@ -327,7 +327,8 @@ static int fetch_deadline(TesTask *t, gulong uts, TesTime *deadline) {
 static void store_left(TesTask *t, gulong uts, TesTime deadline) {
   if (!uts || deadline == TES_TIME_INFINITE)
     return;
-  TesTime left = MAX(deadline - tes_time_monotonic(tes_task_kernel(t)), 0);
+  TesTime left = deadline - tes_time_monotonic(tes_task_kernel(t));
+  left = MAX(left, 0);
   glong ts[2] = {left / TES_NSEC, left % TES_NSEC};
   (void)tes_copy_out(t, uts, ts, sizeof ts);
 }

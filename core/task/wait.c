@@ -120,7 +120,8 @@ static int sleep_for_token(TesTask *t, TesTime deadline) {
   for (;;) {
     struct timespec ts, *tp = NULL;
     if (deadline != TES_TIME_INFINITE) {
-      TesTime host = MAX(tes_time_to_host(t->kernel, deadline), 0);
+      TesTime host = tes_time_to_host(t->kernel, deadline);
+      host = MAX(host, 0);
       ts = (struct timespec){host / TES_NSEC, host % TES_NSEC};
       tp = &ts;
     }

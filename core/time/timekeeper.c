@@ -153,8 +153,8 @@ static void measure_offsets(TesTimekeeper *tk) {
 
 /* The line is about to go: what it may have shown must not be undercut. */
 static void raise_floor(TesTimekeeper *tk, const TesVdsoParams *line) {
-  if (line->usable)
-    tk->floor = MAX(tk->floor, tes_calibration_line(line, tes_rdtsc()));
+  TesTime shown = line->usable ? tes_calibration_line(line, tes_rdtsc()) : tk->floor;
+  tk->floor = MAX(tk->floor, shown);
 }
 
 /* New parameters from a fresh sample. Lock held, clocks running. */
