@@ -27,8 +27,15 @@ void run_command_init(void) {
   signal(SIGINT, on_terminate);
 }
 
+/* As from a shell's prompt: a background job of a script is born with SIGINT and SIGQUIT ignored. */
+static void reset_signals(void) {
+  for (int sig = 1; sig < SIGRTMIN; sig++)
+    signal(sig, SIG_DFL);
+}
+
 static void child_setup(gpointer unused) {
   (void)unused;
+  reset_signals();
   setsid();
   prctl(PR_SET_PDEATHSIG, SIGKILL); /* also when this runner is killed without a word */
   dup2(1, 2);

@@ -4,7 +4,7 @@ cd /tmp
 sleep 50 & p=$!
 for i in 1 2 3 4 5 6 7 8 9 10; do [ "$(ps -o comm= -p $p)" = sleep ] && break; sleep 0.1; done
 ps -o comm= -p $p; ps -o args= -p $p; ps -o stat= -p $p | cut -c1; [ "$(ps -o ppid= -p $p | tr -d ' ')" = $$ ] && echo parent; ps -o user=,nice=,tty= -p $p | tr -s ' '
-ps -e -o comm= | sort | uniq -c | grep -c -E 'bash|sleep'; ps aux | awk 'NR == 1 { print $1, $2, $11 }'; ps -ef | grep -c '[s]leep 50'; pgrep -x sleep | wc -l; pidof sleep | wc -w
+ps -e -o comm= | sort | uniq -c | grep -c -E 'bash|sleep'; ps aux | awk 'NR == 1 { print $1, $2, $11 }'; ps -ef | awk '$8 == "sleep" && $9 == 50' | wc -l; pgrep -x sleep | wc -l; pidof sleep | wc -w
 [ "$(pgrep -P $$ -x sleep)" = $p ] && echo pgrep; tr '\0' ' ' </proc/$p/cmdline; echo; cat /proc/$p/comm; readlink /proc/$p/exe /proc/$p/cwd; readlink /proc/self/root
 awk '/^(Name|State|PPid|Threads|Uid):/ { print $1, $2 }' /proc/$p/status | grep -v PPid; cut -d' ' -f2-3 /proc/$p/stat; ls /proc/$p/fd | tr '\n' ' '; echo
 env A=b cat /proc/self/environ | tr '\0' '\n' | grep ^A=; grep -c . /proc/self/maps | awk '{ print ($1 > 5) }'; grep -o '\[stack\]' /proc/self/maps; ls /proc/self/task | wc -l
