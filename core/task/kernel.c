@@ -57,76 +57,20 @@ static gboolean check_args(TesKernel *k, const TesKernelArgs *a, GError **error)
   return TRUE;
 }
 
-static gboolean unknown_feature(TesKernel *k, const char *kind, const char *name, GError **error) {
-  g_auto(GStrv) names = tes_registry_names(k->registry, kind);
-  g_autofree char *list = g_strjoinv(", ", names);
-  if (name)
-    g_set_error(error, TES_ERROR, TES_ERROR_CONFIG, "no %s \"%s\" is loaded; there is: %s", kind, name,
-                *list ? list : "none");
-  else
-    g_set_error(error, TES_ERROR, TES_ERROR_CONFIG, "no %s is loaded; install one or give --plugin-path",
-                kind);
-  return FALSE;
-}
-
-static gboolean probe(const TesPlatformOps *ops, const char *name, GString *why) {
-  g_autofree char *why_not = NULL;
-  int r = TES_HAS(ops, probe) ? ops->probe(&why_not) : 0;
-  if (r < 0)
-    g_string_append_printf(why, "%s%s: %s", why->len ? "; " : "", name, why_not ? why_not : g_strerror(-r));
-  return r >= 0;
-}
-
-static const TesPlatformOps *choose_platform(TesKernel *k, const char *want, GError **error) {
-  g_auto(GStrv) names = tes_registry_names(k->registry, "platform");
-  g_autoptr(GString) why = g_string_new(NULL);
-  if (want ? !g_strv_contains((const char *const *)names, want) : !names[0]) {
-    unknown_feature(k, "platform", want, error);
-    return NULL;
-  }
-  for (int preferred = 1; preferred >= 0; preferred--)
-    for (char **n = names; *n; n++) {
-      const TesPlatformOps *ops = tes_registry_find(k->registry, "platform", *n);
-      gboolean is_preferred = (ops->flags & TES_PLATFORM_PREFERRED) != 0;
-      if ((want && !g_str_equal(want, *n)) || is_preferred != preferred)
-        continue;
-      if (probe(ops, *n, why))
-        return ops;
-    }
-  g_set_error(error, TES_ERROR, TES_ERROR_PLATFORM, "no platform works here: %s", why->str);
-  return NULL;
-}
-
 static gboolean open_platform(TesKernel *k, const TesKernelArgs *a, GError **error) {
-  const TesPlatformOps *ops = choose_platform(k, a->platform, error);
-  if (!ops)
+  const TesFeature *f = tes_choose_platform(k->registry, a->platform, NULL, NULL, error);
+  if (!f)
     return FALSE;
   TesPlatformArgs pa = {.size = sizeof pa, .cores = k->cores, .device = a->device};
-  k->platform = ops->open(&pa, error);
+  k->platform = ((const TesPlatformOps *)f->ops)->open(&pa, error);
   return k->platform != NULL;
 }
 
-typedef struct {
-  const TesVfsOps *best;
-} BestVfs;
-
-static void pick_vfs(const TesPlugin *p, const char *origin, const TesFeature *f, gpointer data) {
-  (void)p, (void)origin;
-  BestVfs *b = data;
-  const TesVfsOps *ops = f->ops;
-  if (!b->best || ops->priority > b->best->priority)
-    b->best = ops;
-}
-
 static gboolean open_vfs(TesKernel *k, const char *want, GError **error) {
-  BestVfs b = {NULL};
-  if (want)
-    b.best = tes_registry_find(k->registry, "vfs", want);
-  else
-    tes_registry_foreach(k->registry, "vfs", pick_vfs, &b);
-  if (!b.best)
-    return unknown_feature(k, "vfs", want, error);
-  k->vfs = b.best->new_(k, error);
+  const TesFeature *f = tes_choose_vfs(k->registry, want, error);
+  if (!f)
+    return FALSE;
+  k->vfs = ((const TesVfsOps *)f->ops)->new_(k, error);
   if (!k->vfs)
     g_prefix_error(error, "failed to initialize VFS: ");
   return k->vfs != NULL;

@@ -42,6 +42,14 @@ typedef struct {
   guint pid_max;             /* 0: 32768 */
 } TesKernelArgs;
 
+/* What tes_kernel_init() opens for `want` (NULL: the best), for those who want to know it beforehand: the first preferred
+ * platform whose probe succeeds, else the first other one; the generation with the highest priority. `probe` stands in
+ * for the platforms' own (NULL: theirs) and answers as TesPlatformOps.probe does. Borrowed; NULL with an error. */
+typedef int (*TesPlatformProbe)(const TesFeature *platform, char **why_not, gpointer data);
+const TesFeature *tes_choose_platform(const TesRegistry *, const char *want, TesPlatformProbe, gpointer data,
+                                      GError **);
+const TesFeature *tes_choose_vfs(const TesRegistry *, const char *want, GError **);
+
 TesKernel *tes_kernel_new(TesRegistry *sealed);
 /* The seeds' refusals, each a GError: no clocks, zero cores, no platform, no VFS ... */
 gboolean tes_kernel_init(TesKernel *, const TesKernelArgs *, GError **);
