@@ -44,6 +44,41 @@ static void measure(TesMM *mm, const TesVma *v, guint64 *rss, guint64 *anon) {
   }
 }
 
+/* Runs of memory-file pages up to this are taken to be resident: asking the host costs more than the answer is worth. */
+#define SHORT_RUN (64UL << 10)
+
+/* Bytes of one leaf that are resident, nearly: pages of files count as they are mapped. */
+static guint64 leaf_rss(const TesLeaf *l) {
+  guint64 rss = 0;
+  guint left = l->present;
+  for (guint i = 0, end; left > 0; i = end) {
+    TesPte e = l->e[i];
+    end = i + 1;
+    if (!e)
+      continue;
+    gboolean mem = e & TES_PTE_MEM;
+    while (mem && end < TES_LEAF_PAGES && l->e[end] & TES_PTE_MEM &&
+           tes_pte_page(l->e[end]) == tes_pte_page(e) + (end - i) * TES_PAGE_SIZE)
+      end++;
+    gsize len = (end - i) * TES_PAGE_SIZE;
+    rss += len <= SHORT_RUN ? len : resident(tes_pte_page(e), len);
+    left -= end - i;
+  }
+  return rss;
+}
+
+guint64 tes_mm_final_rss(TesMM *mm) {
+  guint64 rss = 0;
+  tes_mm_lock(mm);
+  tes_mutex_lock(&mm->pages_lock);
+  for (const TesLeaf *l = mm->leaves; l; l = l->next)
+    rss += leaf_rss(l);
+  tes_mutex_unlock(&mm->pages_lock);
+  rss = MAX(rss, mm->peak_rss);
+  tes_mm_unlock(mm);
+  return rss;
+}
+
 void tes_mm_foreach_vma(TesMM *mm, TesCtx *viewer, void (*fn)(const TesVmaInfo *, gpointer), gpointer data) {
   g_autoptr(GArray) rows = g_array_new(FALSE, FALSE, sizeof(Row));
   tes_mm_lock(mm);

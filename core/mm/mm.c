@@ -46,13 +46,13 @@ static void drop_all(TesMM *mm) {
   tes_mm_lock(mm);
   tes_mutex_lock(&mm->pages_lock);
   mm->dropped = TRUE;
-  tes_pages_clear(mm, &c, 0, TES_ADDR_LIMIT, TES_CLEAR_SLOTS);
+  tes_pages_clear_all(mm, &c);
   tes_mutex_unlock(&mm->pages_lock);
   for (TesVma *v; (v = (TesVma *)tes_tree_first(&mm->vmas));)
     tes_vma_remove(mm, v);
   /* A fault of truncation may have run in between. */
   tes_mutex_lock(&mm->pages_lock);
-  tes_pages_clear(mm, &c, 0, TES_ADDR_LIMIT, TES_CLEAR_SLOTS);
+  tes_pages_clear_all(mm, &c);
   tes_change_finish(mm, &c);
   tes_mutex_unlock(&mm->pages_lock);
   tes_mm_unlock(mm);

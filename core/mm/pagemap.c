@@ -5,25 +5,32 @@
 
 /* ---- Leaves ---- */
 
-static gpointer sub_get(gpointer *slot) {
-  gpointer p = *slot;
-  if (!p) {
-    p = g_new0(TesDir, 1);
-    __atomic_store_n(slot, p, __ATOMIC_RELEASE);
+static gpointer sub_get(TesMM *mm, gpointer *slot) {
+  TesDir *d = *slot;
+  if (!d) {
+    d = g_new0(TesDir, 1);
+    d->next = mm->dirs;
+    mm->dirs = d;
+    __atomic_store_n(slot, d, __ATOMIC_RELEASE);
   }
-  return p;
+  return d;
 }
 
 TesLeaf *tes_leaf_get(TesMM *mm, gulong addr) {
   g_assert(addr < TES_ADDR_LIMIT);
-  TesDir *d = sub_get(&mm->top[addr >> TES_TOP_SHIFT]);
-  d = sub_get(&d->sub[(addr >> TES_MID_SHIFT) & 511]);
+  TesDir *d = sub_get(mm, &mm->top[addr >> TES_TOP_SHIFT]);
+  d = sub_get(mm, &d->sub[(addr >> TES_MID_SHIFT) & 511]);
   gpointer *slot = &d->sub[(addr >> TES_LEAF_SHIFT) & 511];
   TesLeaf *l = *slot;
   if (!l) {
     l = g_new0(TesLeaf, 1);
     l->base = addr & ~(TES_LEAF_SIZE - 1);
     l->slots = -1;
+    l->next = mm->leaves;
+    l->link = &mm->leaves;
+    if (l->next)
+      l->next->link = &l->next;
+    mm->leaves = l;
     __atomic_store_n(slot, l, __ATOMIC_RELEASE);
   }
   return l;
@@ -56,14 +63,17 @@ static void slots_release(TesMM *mm, TesLeaf *l, guint i, guint end) {
   if (l->slots < 0)
     return;
   while (i < end) {
-    if (!slot_free(l, i)) {
-      i++;
+    guint64 rest = l->free_slots[i / 64] >> (i % 64);
+    if (!rest) {
+      i = (i | 63) + 1;
       continue;
     }
+    i += (guint)__builtin_ctzll(rest);
     guint from = i;
     for (; i < end && slot_free(l, i); i++)
       l->free_slots[i / 64] &= ~(1ULL << (i % 64));
-    tes_memfile_release(mm->mf, l->slots + (goffset)from * TES_PAGE_SIZE, (i - from) * TES_PAGE_SIZE);
+    if (i > from)
+      tes_memfile_release(mm->mf, l->slots + (goffset)from * TES_PAGE_SIZE, (i - from) * TES_PAGE_SIZE);
   }
   for (guint w = 0; w < G_N_ELEMENTS(l->free_slots); w++)
     if (l->free_slots[w])
@@ -96,25 +106,23 @@ static void leaf_drop(TesMM *mm, TesLeaf *l) {
   TesDir *d = mm->top[l->base >> TES_TOP_SHIFT];
   d = d->sub[(l->base >> TES_MID_SHIFT) & 511];
   __atomic_store_n(&d->sub[(l->base >> TES_LEAF_SHIFT) & 511], NULL, __ATOMIC_RELEASE);
+  *l->link = l->next;
+  if (l->next)
+    l->next->link = l->link;
   tes_epoch_defer(g_free, l);
 }
 
 void tes_pagemap_free(TesMM *mm) {
-  for (guint i = 0; i < G_N_ELEMENTS(mm->top); i++) {
-    TesDir *mid = mm->top[i];
-    for (guint j = 0; mid && j < 512; j++) {
-      TesDir *dir = mid->sub[j];
-      for (guint k = 0; dir && k < 512; k++) {
-        TesLeaf *l = dir->sub[k];
-        if (l)
-          slots_release(mm, l, 0, TES_LEAF_PAGES);
-        g_free(l);
-      }
-      g_free(dir);
-    }
-    g_free(mid);
-    mm->top[i] = NULL;
+  for (TesLeaf *l; (l = mm->leaves);) {
+    mm->leaves = l->next;
+    slots_release(mm, l, 0, TES_LEAF_PAGES);
+    g_free(l);
   }
+  for (TesDir *d; (d = mm->dirs);) {
+    mm->dirs = d->next;
+    g_free(d);
+  }
+  memset(mm->top, 0, sizeof mm->top);
 }
 
 /* ---- Changes ---- */
@@ -233,6 +241,13 @@ void tes_pages_clear(TesMM *mm, TesChange *c, gulong start, gulong end, guint fl
     gulong from = MAX(at, l->base), to = MIN(end, l->base + TES_LEAF_SIZE);
     at = to;
     clear_leaf(mm, c, l, tes_leaf_index(from), tes_leaf_index(from) + (guint)tes_pages_of(from, to), flags);
+  }
+}
+
+void tes_pages_clear_all(TesMM *mm, TesChange *c) {
+  for (TesLeaf *l = mm->leaves, *next; l; l = next) {
+    next = l->next;
+    clear_leaf(mm, c, l, 0, TES_LEAF_PAGES, TES_CLEAR_SLOTS);
   }
 }
 

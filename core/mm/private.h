@@ -39,20 +39,24 @@ static inline guint8 *tes_pte_page(TesPte e) { return (guint8 *)(e & ~TES_PTE_FL
 
 /* 2 MiB of entries. The slots are offsets reserved in the memory file in the same shape: page i, if it is taken from
  * there, has offset slots + i pages, so that what is filled piece by piece merges on the host. */
-typedef struct {
+typedef struct _TesLeaf TesLeaf;
+struct _TesLeaf {
   TesPte e[TES_LEAF_PAGES]; /* written under pages_lock */
   gulong base;              /* address of e[0] */
-  guint present;            /* pages_lock, as what follows */
+  TesLeaf *next, **link;    /* all leaves of the address space; pages_lock, as what follows */
+  guint present;
   goffset slots;            /* -1: none reserved */
   guint64 free_slots[TES_LEAF_PAGES / 64];
-} TesLeaf;
+};
 
 #define TES_TOP_BITS 8
 #define TES_DIR_BITS 9
 #define TES_ADDR_LIMIT (1UL << 47)
-typedef struct {
+typedef struct _TesDir TesDir;
+struct _TesDir {
   gpointer sub[1 << TES_DIR_BITS];
-} TesDir;
+  TesDir *next; /* all of the address space: its end need not search them */
+};
 
 /* ---- Vmas ---- */
 
@@ -114,6 +118,8 @@ struct _TesMM {
 
   TesMutex pages_lock;
   gpointer top[1 << TES_TOP_BITS];
+  TesLeaf *leaves;
+  TesDir *dirs;
   guint64 invalidations; /* how often truncation took pages away */
   guint64 changes;       /* batches handed to the platform */
   guint breaks;          /* copies on write since the last fork */
@@ -183,6 +189,7 @@ void tes_change_finish(TesMM *, TesChange *);
 /* pagemap.c: ranges; pages_lock held */
 enum { TES_CLEAR_SLOTS = 1, TES_CLEAR_KEEP_ANON = 2 };
 void tes_pages_clear(TesMM *, TesChange *, gulong start, gulong end, guint flags);
+void tes_pages_clear_all(TesMM *, TesChange *); /* and their slots, by the list of leaves */
 /* First address >= start in [start, end) whose presence is `present`, else end. */
 gulong tes_pages_find(const TesMM *, gulong start, gulong end, gboolean present);
 /* Prot that the platform gets for an entry of a vma. */

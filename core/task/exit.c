@@ -264,11 +264,8 @@ void tes_task_switch_memory(TesTask *t, TesMM *mm, TesExec *exec) {
   tes_mutex_unlock(&t->lock);
   if (!old)
     return;
-  if (!mm && tes_tg_n_live(t->tg) == 1) { /* not at exec: measuring costs more than a small program's start */
-    TesMMStat st;
-    tes_mm_stat(old, &st);
-    t->tg->maxrss = MAX(t->tg->maxrss, MAX(st.rss_peak, st.rss));
-  }
+  if (!mm && tes_tg_n_live(t->tg) == 1) /* not at exec: it would cost more than it tells */
+    t->tg->maxrss = MAX(t->tg->maxrss, tes_mm_final_rss(old));
   tes_mm_detach(old);
   tes_mm_unref(old);
 }
