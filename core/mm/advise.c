@@ -56,6 +56,7 @@ static gulong zero_owned(TesMM *mm, gulong at, gulong end) {
 static int dontneed(TesMM *mm, TesVma *v, gulong start, gulong end) {
   if (!tes_vma_private(v))
     return 0;
+  tes_patch_forget(mm, start, end);
   TesChange c;
   tes_change_init(&c);
   TES_LOCKED(&mm->pages_lock);

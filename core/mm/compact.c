@@ -37,7 +37,9 @@ static int move_part(TesMM *mm, TesVma *v, TesLeaf *l, guint i, guint end) {
   TesPte flags = tes_pte_for(v, TES_PTE_ANON | TES_PTE_OWNED | TES_PTE_MEM);
   for (guint k = i; k < end; k++) {
     TesPte old = l->e[k];
-    tes_pte_store(l, k, (TesPte)tes_memfile_ptr(mm->mf, dst + (goffset)((k - i) * TES_PAGE_SIZE)) | flags);
+    tes_pte_store(l, k,
+                  (TesPte)tes_memfile_ptr(mm->mf, dst + (goffset)((k - i) * TES_PAGE_SIZE)) | flags |
+                      (old & TES_PTE_PATCHED));
     if (old & TES_PTE_MEM)
       tes_change_drop(&c, tes_memfile_offset(mm->mf, tes_pte_page(old)), TES_PAGE_SIZE);
   }

@@ -43,7 +43,7 @@ static inline gulong copy_fast(TesMM *mm, gulong addr, gulong end, guint8 *buf, 
   while (addr < end) {
     gsize inside = addr & ~TES_PAGE_MASK, n = MIN(end - addr, TES_PAGE_SIZE - inside);
     TesPte e = tes_pte(mm, addr);
-    if (!(e & need))
+    if ((e & (need | TES_PTE_PATCHED)) != need)
       return addr;
     gsize left = copy_bytes(e, tes_pte_page(e) + inside, buf, n, kind);
     addr += n - left;
@@ -68,6 +68,12 @@ static inline gsize copy_any(TesMM *mm, gulong addr, gsize n, guint8 *buf, CopyK
     tes_epoch_leave();
     if (at == limit)
       continue;
+    if (kind == COPY_IN && (tes_pte_peek(mm, at) & TES_PTE_PATCHED)) {
+      gsize got = tes_patch_copy_in(mm, buf + (at - addr), at, limit - at);
+      at += got;
+      if (got)
+        continue;
+    }
     /* The page may be taken away again between resolving and copying; not for ever. */
     idle = at > before ? 0 : idle + 1;
     if (fault || idle > 64 || tes_mm_resolve_unlocked(mm, at, kind == COPY_IN ? 0 : TES_NEED_WRITE) < 0)
@@ -92,7 +98,7 @@ int tes_copy_out(TesTask *t, gulong dst, const void *src, gsize n) {
 /* Under map_lock the page cannot be unmapped; the epoch keeps it from being reused if its file is truncated. */
 static gsize poke_page(TesMM *mm, gulong addr, const guint8 *src, gsize n) {
   TES_LOCKED(&mm->map_lock);
-  if (tes_mm_resolve(mm, addr, TES_NEED_WRITE | TES_NEED_FORCE) < 0)
+  if (tes_patch_undo(mm, addr, addr + n) < 0 || tes_mm_resolve(mm, addr, TES_NEED_WRITE | TES_NEED_FORCE) < 0)
     return 0;
   gsize left = n;
   tes_epoch_enter();

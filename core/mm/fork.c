@@ -119,6 +119,7 @@ static void copy_head(TesMM *src, TesMM *child) {
   child->scattered = src->scattered;
   src->breaks = 0;
   child->exe = src->exe ? tes_file_ref(src->exe) : NULL;
+  tes_patch_fork(src, child);
   child->auxv_len = src->auxv_len;
   child->auxv = src->auxv ? g_memdup2(src->auxv, src->auxv_len) : NULL;
 }

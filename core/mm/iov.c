@@ -131,6 +131,20 @@ static guint8 *pin_window(TesMM *mm, TesIovPin *p, gulong addr, TesPte need) {
   return page;
 }
 
+/* A copy of a page with patches, as the guest's program knows it. NULL: it has changed, look again. */
+static guint8 *pin_unpatched(TesMM *mm, TesIovPin *p, gulong page) {
+  goffset off = tes_memfile_alloc(mm->mf, TES_PAGE_SIZE, TES_PAGE_SIZE, 0, TES_MEM_KERNEL);
+  if (off < 0)
+    return NULL;
+  guint8 *copy = tes_memfile_ptr(mm->mf, off);
+  if (tes_patch_copy_in(mm, copy, page, TES_PAGE_SIZE) != TES_PAGE_SIZE) {
+    tes_memfile_unref(mm->mf, off, TES_PAGE_SIZE);
+    return NULL;
+  }
+  pin_run(p, off);
+  return copy;
+}
+
 /* Kernel address of the page at addr, pinned; NULL: not accessible. */
 static guint8 *pin_page(TesMM *mm, TesIovPin *p, gulong addr, gboolean write) {
   const TesPte need = write ? TES_PTE_WRITE : TES_PTE_READ;
@@ -138,7 +152,7 @@ static guint8 *pin_page(TesMM *mm, TesIovPin *p, gulong addr, gboolean write) {
     guint8 *page = NULL;
     tes_epoch_enter();
     TesPte e = tes_pte(mm, addr);
-    if ((e & need) && (e & TES_PTE_MEM) &&
+    if ((e & (need | TES_PTE_PATCHED)) == need && (e & TES_PTE_MEM) &&
         tes_memfile_try_ref(p->mf, tes_memfile_offset(p->mf, tes_pte_page(e)), TES_PAGE_SIZE))
       page = tes_pte_page(e);
     tes_epoch_leave();
@@ -147,6 +161,8 @@ static guint8 *pin_page(TesMM *mm, TesIovPin *p, gulong addr, gboolean write) {
       return page;
     }
     if ((e & need) && !(e & TES_PTE_MEM) && (page = pin_window(mm, p, TES_PAGE_DOWN(addr), need)))
+      return page;
+    if (!write && (e & TES_PTE_PATCHED) && (page = pin_unpatched(mm, p, TES_PAGE_DOWN(addr))))
       return page;
     if (!(e & need) && tes_mm_resolve_unlocked(mm, addr, write ? TES_NEED_WRITE : 0) < 0)
       return NULL;

@@ -60,6 +60,7 @@ int tes_unmap_range(TesMM *mm, gulong start, gulong end) {
   tes_mutex_unlock(&mm->pages_lock);
   if (r < 0)
     return r;
+  tes_patch_forget(mm, start, end);
   while ((v = tes_vma_first(mm, start)) && tes_vma_start(v) < end)
     tes_vma_remove(mm, v);
   return 0;

@@ -69,6 +69,8 @@ void tes_mm_unref(TesMM *mm) {
   if (mm->exe)
     tes_file_unref(mm->exe);
   g_free(mm->auxv);
+  if (mm->patches)
+    g_array_free(mm->patches, TRUE);
   tes_mutex_clear(&mm->map_lock);
   tes_mutex_clear(&mm->pages_lock);
   g_free(mm);

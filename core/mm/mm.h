@@ -67,6 +67,13 @@ int tes_mm_munlock(TesMM *, gulong addr, gulong len);
 int tes_mm_mlockall(TesMM *, TesTask *, guint mcl_flags);
 int tes_mm_munlockall(TesMM *);
 
+/* ---- Changed code (docs/memory.md) ---- */
+/* Lets the platform rewrite the call site of the trap that t is serving, whose syscall instruction ends at ip: 1 if it was done,
+ * 0 if not. */
+int tes_mm_rewrite(TesTask *, gulong ip);
+/* Undoes all rewriting and allows no more in this address space (nor in children): 0 or -ENOMEM. */
+int tes_mm_unpatch_all(TesMM *);
+
 /* ---- Faults ---- */
 /* Resolves a page fault of the guest (grows stacks, breaks copy-on-write, allocates, re-applies). access: TES_ACCESS_* bits or 0 when
  * unknown; `mapped`: si_code was SEGV_ACCERR. Returns 0 (run again) or the signal to send with *code (SEGV_MAPERR, SEGV_ACCERR, BUS_ADRERR)

@@ -33,6 +33,8 @@ enum {
   TES_PTE_ANON = 4,  /* page of a private mapping, not of its source */
   TES_PTE_OWNED = 8, /* ANON and nobody else's */
   TES_PTE_MEM = 16,  /* in the memory file, holds one reference */
+  /* ANON page with code that Tessera changed (patch.c): never writable; readers get the original bytes */
+  TES_PTE_PATCHED = 32,
 };
 #define TES_PTE_FLAGS 0xfffUL
 static inline guint8 *tes_pte_page(TesPte e) { return (guint8 *)(e & ~TES_PTE_FLAGS); }
@@ -45,7 +47,7 @@ struct _TesLeaf {
   gulong base;              /* address of e[0] */
   TesLeaf *next, **link;    /* all leaves of the address space; pages_lock, as what follows */
   guint present;
-  goffset slots;            /* -1: none reserved */
+  goffset slots; /* -1: none reserved */
   guint64 free_slots[TES_LEAF_PAGES / 64];
 };
 
@@ -88,6 +90,15 @@ struct _TesVma {
 };
 #define tes_vma_start(v) ((v)->node.key)
 
+/* Bytes of guest code that Tessera has changed. Counts only while its page has TES_PTE_PATCHED: what takes the page away
+ * (truncation, say) takes the patch away. */
+typedef enum { TES_PATCH_REWRITE, TES_PATCH_CPUID } TesPatchKind;
+typedef struct {
+  gulong addr;
+  guint8 len, kind; /* kind: TesPatchKind */
+  guint8 old[16], new[16];
+} TesPatch;
+
 struct _TesMM {
   gint refs, users;
   TesKernel *kernel;
@@ -107,10 +118,13 @@ struct _TesMM {
   gsize auxv_len;
   guint def_flags; /* mlockall(MCL_FUTURE): TES_VMA_LOCKED, TES_VMA_LOCKONFAULT */
   guint64 stack_limit, as_limit, data_limit,
-      lock_limit;   /* soft limits as last seen: their lock comes before map_lock */
-  TesVma *dead;     /* removed, to be freed after the lock */
-  gboolean dropped; /* the last user has gone */
-  gint moves;       /* atomic: times that own pages became shared or moved; see tes_iov_unpin_written() */
+      lock_limit;      /* soft limits as last seen: their lock comes before map_lock */
+  TesVma *dead;        /* removed, to be freed after the lock */
+  gboolean dropped;    /* the last user has gone */
+  GArray *patches;     /* TesPatch, by address; NULL: none */
+  guint rewrites;      /* of them TES_PATCH_REWRITE */
+  gboolean no_rewrite; /* none any more: tes_mm_unpatch_all() */
+  gint moves;          /* atomic: times that own pages became shared or moved; see tes_iov_unpin_written() */
   /* a fault that looked like a violation was tried once more: whose, and the changes seen then */
   const TesTask *retry_task;
   gulong retry_addr;
@@ -250,6 +264,20 @@ void tes_mm_note_limits(TesMM *, TesTask *); /* task may be NULL: none; no lock 
 int tes_cow_break(TesMM *, TesVma *, gulong addr);
 /* compact.c: copies scattered private ranges into contiguous memory; map_lock held */
 int tes_mm_compact(TesMM *);
+
+/* patch.c; map_lock held, pages_lock not */
+/* Adds patches that lie in one page (sorted, of one kind) and puts them into a private copy of it. 0, -ENOMEM, -EFAULT (the page
+ * is not there), -EBUSY (something else is patched there), -EAGAIN (the bytes are not `old`). */
+int tes_patch_add(TesMM *, TesVma *, const TesPatch *, guint n);
+/* Restores the original bytes of all patches, or of those of a kind, in [start, end). 0 or -ENOMEM. */
+int tes_patch_undo(TesMM *, gulong start, gulong end);
+int tes_patch_undo_kind(TesMM *, gulong start, gulong end, TesPatchKind);
+/* The range is no longer mapped, or not any more what it was. Cheap when there are none. */
+void tes_patch_forget(TesMM *, gulong start, gulong end);
+void tes_patch_fork(const TesMM *src, TesMM *child);
+/* The same without map_lock: copies as tes_mm_copy_in() does from within one page with TES_PTE_PATCHED, but the original bytes.
+ * Bytes copied; 0: the page has changed, look again. */
+gsize tes_patch_copy_in(TesMM *, void *dst, gulong src, gsize n);
 
 /* map.c; map_lock held */
 int tes_unmap_range(TesMM *, gulong start, gulong end);

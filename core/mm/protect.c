@@ -105,7 +105,9 @@ int tes_mm_mprotect(TesMM *mm, TesTask *t, gulong addr, gulong len, guint prot) 
   TesChange c;
   tes_change_init(&c);
   tes_mm_lock(mm);
-  int r = protect_range(mm, &c, addr, end, prot, grows);
+  int r = prot & PROT_WRITE ? tes_patch_undo(mm, addr, end) : 0;
+  if (r == 0)
+    r = protect_range(mm, &c, addr, end, prot, grows);
   tes_mutex_lock(&mm->pages_lock);
   int failed = tes_change_apply(mm, &c);
   if (failed < 0) {

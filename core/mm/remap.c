@@ -109,7 +109,9 @@ static glong move_to(TesMM *mm, const Remap *m, gulong to) {
   if (mm->n_vmas + 4 > TES_VMA_MAX)
     return -ENOMEM;
   gboolean keep = m->flags & MREMAP_DONTUNMAP;
-  int r = m->old_len && !keep ? tes_vma_isolate(mm, m->old, m->old + m->old_len) : 0;
+  int r = tes_patch_undo(mm, m->old, m->old + m->old_len); /* changed code is right at its place only */
+  if (r == 0 && m->old_len && !keep)
+    r = tes_vma_isolate(mm, m->old, m->old + m->old_len);
   if (r < 0)
     return r;
   TesVma *v = tes_vma_find(mm, m->old), *n = tes_vma_copy(v, mm);

@@ -264,6 +264,9 @@ glong tes_do_arch_prctl(TesTask *t, const gulong a[6]) {
   case SET_FS:
     if (addr >= t->kernel->platform->max_addr)
       return -EPERM;
+    /* What rewritten code jumps to finds its data through %gs. */
+    if ((int)a[0] == SET_GS && addr && tes_mm_unpatch_all(t->mm) < 0)
+      return -ENOMEM;
     if ((int)a[0] == SET_FS)
       tes_task_regs(t, TRUE)->fs_base = addr;
     else

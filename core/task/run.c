@@ -204,6 +204,8 @@ static void serve_trap(TesTask *t) {
   switch (t->trap.kind) {
   case TES_TRAP_SYSCALL:
     serve_syscall(t);
+    if (G_UNLIKELY(t->trap.rewrite))
+      tes_mm_rewrite(t, t->trap.ip);
     break;
   case TES_TRAP_FAULT:
     serve_fault(t);

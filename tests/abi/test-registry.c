@@ -154,9 +154,9 @@ static void test_sizes(void) {
   PIN(TesPlugin, 72);
   PIN(TesFeature, 24);
   PIN(TesMapOp, 32);
-  PIN(TesTrap, 120);
+  PIN(TesTrap, 128);
   PIN(TesPlatformOps, 56);
-  PIN(TesAspaceOps, 32);
+  PIN(TesAspaceOps, 48);
   PIN(TesExecOps, 72);
   PIN(TesSyscall, 48);
   PIN(TesAttr, 136);

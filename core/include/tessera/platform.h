@@ -61,7 +61,16 @@ typedef struct {
   gulong addr;
   guint access;       /* FAULT: TES_ACCESS_*, 0 when unknown */
   gulong trapno, err; /* as in struct sigcontext; 0 when unknown */
+  gboolean
+      rewrite; /* SYSCALL: this call site is hot, the platform would like to rewrite it (TesAspaceOps.rewrite) */
 } TesTrap;
+
+/* Code that a platform wants in place of some of the guest's: `len` bytes at addr, within one page. */
+typedef struct {
+  gulong addr;
+  guint len; /* 1 .. 16 */
+  guint8 bytes[16];
+} TesCodePatch;
 
 typedef struct {
   gsize size;
@@ -76,6 +85,18 @@ typedef struct {
   TesAspace *(*clone)(TesAspace *src, const TesMapOp *ops, gsize n, GError **error);
   /* All execs in it are freed already. */
   void (*free)(TesAspace *);
+  /* Optional, and used only by platforms with `clone`, which takes what patches jump to into the child: chooses new code
+   * for a call site after a SYSCALL trap with `rewrite`. ip: just after the two bytes of the `syscall` instruction.
+   * code: a snapshot of the n bytes at start, the page of that instruction. alone: no other thread of this address space
+   * exists, so a patch may cover instructions that another thread could be about to execute; otherwise it must be right for
+   * a thread that stands on any instruction it covers. (A saved ip in a signal frame may point at any of them even so.)
+   * Returns 1 and *out, or 0: leave the site as it is. Called with core locks held: may not call back. */
+  int (*rewrite)(TesAspace *, gulong ip, const guint8 *code, gulong start, gsize n, gboolean alone,
+                 TesCodePatch *out);
+  /* Optional: the core has placed the patch (done), or has not, or has undone it or unmapped it (the latter perhaps only
+   * when the place is used again). Other threads may still be in what an undone patch jumps to. As above: may not
+   * call back. A child made by clone has the patches of its parent without being told. */
+  void (*rewritten)(TesAspace *, const TesCodePatch *, gboolean done);
 } TesAspaceOps;
 
 typedef struct {
