@@ -114,6 +114,7 @@ static int copy_block(TesMM *mm, TesVma *v, TesLeaf *l, guint i, guint end) {
 int tes_cow_break(TesMM *mm, TesVma *v, gulong addr) {
   TesLeaf *l = tes_leaf_get(mm, addr);
   guint at = tes_leaf_index(addr);
+  tes_hot_note(mm, addr);
   if (single_owner(mm, l->e[at]))
     return own_run(mm, v, addr);
   if (mm->scattered > SCATTERED_MAX && tes_mm_compact(mm) == 0 && (l->e[at] & TES_PTE_OWNED))

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* fork(2): a second address space with the same memory. Private pages become read-only in both and are copied when
- * they are written (cow.c); what follows is the same for shared ones. */
+ * they are written (cow.c), but for a few that both will write at once and that are copied here (hot.c). */
 #include <core/mm/private.h>
 
 #define RETRIES 16
@@ -26,32 +26,66 @@ static void ref_add(RefRun *r, goffset off) {
   r->len += TES_PAGE_SIZE;
 }
 
-/* Copies the entries of a vma. Write permission of private pages ends in both; TRUE: there was some. */
-static gboolean copy_entries(TesMM *src, TesMM *child, const TesVma *v, RefRun *refs) {
-  gboolean private_ = tes_vma_private(v), had_write = FALSE;
+/* The state of copying a page map. */
+typedef struct {
+  TesMM *src, *child;
+  RefRun refs;
+  TesHotCopy hot;
+  guint next;              /* in hot */
+  TesChange protect, lose; /* of the parent; of the child: what it does not get, and its copies */
+  gulong lo, hi;           /* pages of the current vma that lose write permission; hi 0: none yet */
+} Copying;
+
+static void protect_flush(Copying *c, const TesVma *v) {
+  if (c->hi)
+    tes_change_protect(&c->protect, c->lo, c->hi - c->lo, v->prot & ~(guint)PROT_WRITE);
+  c->hi = 0;
+}
+
+/* The child's entry for a page that was copied already; the parent's stays as it is. */
+static TesPte copied_page(Copying *c, const TesVma *v, gulong at) {
+  TesMemFile *mf = c->src->mf;
+  goffset off = c->hot.off + (goffset)c->next++ * (goffset)TES_PAGE_SIZE;
+  tes_change_map(&c->lose, at, TES_PAGE_SIZE, v->prot, mf->fd, off, TES_MAP_STABLE_FD);
+  c->child->scattered += 2;
+  return (TesPte)tes_memfile_ptr(mf, off) | tes_pte_for(v, TES_PTE_ANON | TES_PTE_OWNED | TES_PTE_MEM);
+}
+
+/* One entry: the child's. Write permission of private pages ends in both. */
+static TesPte copy_entry(Copying *c, const TesVma *v, TesLeaf *l, guint i, gulong at) {
+  TesPte e = l->e[i];
+  if (c->next < c->hot.n && c->hot.addr[c->next] == at) {
+    protect_flush(c, v);
+    return copied_page(c, v, at);
+  }
+  if (tes_vma_private(v) && (e & (TES_PTE_OWNED | TES_PTE_WRITE))) {
+    if (e & TES_PTE_WRITE) {
+      c->lo = c->hi ? c->lo : at;
+      c->hi = at + TES_PAGE_SIZE;
+    }
+    e &= ~(TesPte)(TES_PTE_OWNED | TES_PTE_WRITE);
+    tes_pte_store(l, i, e);
+  }
+  if (e & TES_PTE_MEM)
+    ref_add(&c->refs, tes_memfile_offset(c->src->mf, tes_pte_page(e)));
+  return e;
+}
+
+static void copy_entries(Copying *c, const TesVma *v) {
   TesLeaf *l;
-  for (gulong at = tes_vma_start(v); at < v->end && (l = tes_leaf_next(src, at, v->end));) {
+  for (gulong at = tes_vma_start(v); at < v->end && (l = tes_leaf_next(c->src, at, v->end));) {
     gulong from = MAX(at, l->base), to = MIN(v->end, l->base + TES_LEAF_SIZE);
-    guint i = tes_leaf_index(from), end = i + (guint)tes_pages_of(from, to);
     at = to;
     if (!l->present)
       continue;
-    TesLeaf *to_leaf = tes_leaf_get(child, from);
-    for (; i < end; i++) {
-      TesPte e = l->e[i];
-      if (!e)
-        continue;
-      if (private_ && (e & (TES_PTE_OWNED | TES_PTE_WRITE))) {
-        had_write |= (e & TES_PTE_WRITE) != 0;
-        e &= ~(TesPte)(TES_PTE_OWNED | TES_PTE_WRITE);
-        tes_pte_store(l, i, e);
-      }
-      if (e & TES_PTE_MEM)
-        ref_add(refs, tes_memfile_offset(src->mf, tes_pte_page(e)));
-      tes_pte_store(to_leaf, i, e);
+    TesLeaf *to_leaf = tes_leaf_get(c->child, from);
+    for (gulong p = from; p < to; p += TES_PAGE_SIZE) {
+      guint i = tes_leaf_index(p);
+      if (l->e[i])
+        tes_pte_store(to_leaf, i, copy_entry(c, v, l, i, p));
     }
   }
-  return had_write;
+  protect_flush(c, v);
 }
 
 /* All vmas but the DONTFORK ones, linked to their sources, so that truncation finds the child from now on. */
@@ -89,23 +123,25 @@ static int clone_aspace(TesMM *src, TesMM *child, TesChange *protect, TesChange 
   return tes_change_apply(child, lose);
 }
 
-/* Both pages locks held. */
-static int copy_pages(TesMM *src, TesMM *child) {
-  TesChange protect, lose;
-  tes_change_init(&protect);
-  tes_change_init(&lose);
-  RefRun refs = {.mf = src->mf};
+/* Both pages locks held. `hints`: addresses that will be written soon. */
+static int copy_pages(TesMM *src, TesMM *child, const gulong *hints, guint n_hints) {
+  Copying c = {.src = src, .child = child, .refs.mf = src->mf};
+  tes_change_init(&c.protect);
+  tes_change_init(&c.lose);
+  tes_hot_copy(src, hints, n_hints, &c.hot);
+  child->hot = src->hot ? tes_hot_ref(src->hot) : NULL;
   for (TesVma *v = (TesVma *)tes_tree_first(&src->vmas); v; v = tes_vma_next(v)) {
     gulong start = tes_vma_start(v);
     if (v->flags & (TES_VMA_DONTFORK | TES_VMA_WIPEONFORK))
-      tes_change_unmap(&lose, start, v->end - start);
-    else if (copy_entries(src, child, v, &refs))
-      tes_change_protect(&protect, start, v->end - start, v->prot & ~(guint)PROT_WRITE);
+      tes_change_unmap(&c.lose, start, v->end - start);
+    else
+      copy_entries(&c, v);
   }
-  ref_flush(&refs);
-  int r = clone_aspace(src, child, &protect, &lose);
-  tes_change_finish(src, &protect);
-  tes_change_finish(child, &lose);
+  g_assert(c.next == c.hot.n);
+  ref_flush(&c.refs);
+  int r = clone_aspace(src, child, &c.protect, &c.lose);
+  tes_change_finish(src, &c.protect);
+  tes_change_finish(child, &c.lose);
   return r;
 }
 
@@ -125,7 +161,7 @@ static void copy_head(TesMM *src, TesMM *child) {
 }
 
 /* -EAGAIN: truncation came in between. */
-static int fork_once(TesMM *src, TesMM **out) {
+static int fork_once(TesMM *src, const gulong *hints, guint n_hints, TesMM **out) {
   TesMM *child = tes_mm_alloc(src->kernel);
   tes_mm_lock(src);
   tes_mutex_lock(&child->map_lock);
@@ -134,7 +170,7 @@ static int fork_once(TesMM *src, TesMM **out) {
   tes_mutex_lock(&src->pages_lock);
   tes_mutex_lock(&child->pages_lock);
   /* Truncation that visited the child when it was empty missed what would be copied now. */
-  int r = child->invalidations ? -EAGAIN : copy_pages(src, child);
+  int r = child->invalidations ? -EAGAIN : copy_pages(src, child, hints, n_hints);
   g_atomic_int_inc(&src->moves); /* before anything that is shared now can be copied */
   tes_mutex_unlock(&child->pages_lock);
   tes_mutex_unlock(&src->pages_lock);
@@ -149,10 +185,19 @@ static int fork_once(TesMM *src, TesMM **out) {
   return r;
 }
 
+#define RED_ZONE 128 /* System V ABI: bytes below the stack pointer that are in use */
+
 int tes_mm_fork(TesMM *src, TesTask *t, TesMM **out) {
+  gulong hints[2];
+  guint n = 0;
   tes_mm_note_limits(src, t);
+  if (t && t->exec) {
+    const TesRegs *regs = tes_task_regs(t, FALSE);
+    hints[n++] = regs->rsp - RED_ZONE;
+    hints[n++] = regs->fs_base;
+  }
   int r = -EAGAIN;
   for (guint i = 0; i < RETRIES && r == -EAGAIN; i++)
-    r = fork_once(src, out);
+    r = fork_once(src, hints, n, out);
   return r == -EAGAIN ? -ENOMEM : r;
 }

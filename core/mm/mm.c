@@ -66,6 +66,7 @@ void tes_mm_unref(TesMM *mm) {
   if (mm->aspace)
     mm->aspace->ops->free(mm->aspace);
   tes_pagemap_free(mm);
+  tes_hot_unref(mm->hot);
   if (mm->exe)
     tes_file_unref(mm->exe);
   g_free(mm->auxv);

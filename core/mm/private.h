@@ -75,6 +75,7 @@ enum {
 
 /* Guarded by map_lock; start, end and off of a vma with a source are changed under the source's lock as well. */
 typedef struct _TesVma TesVma;
+typedef struct _TesHot TesHot;
 struct _TesVma {
   TesTreeNode node; /* key: start; val: free bytes below */
   gulong end;
@@ -137,6 +138,8 @@ struct _TesMM {
   guint64 invalidations; /* how often truncation took pages away */
   guint64 changes;       /* batches handed to the platform */
   guint breaks;          /* copies on write since the last fork */
+  TesHot *hot;           /* pages that forks copy at once (hot.c), shared with relatives; NULL before the first fork */
+  guint noted;           /* breaks that were noted there since the last fork */
   guint scattered;       /* estimate of the host's mappings made by copy-on-write */
 };
 
@@ -262,6 +265,22 @@ static inline guint64 tes_mm_limit(const guint64 *limit) { return __atomic_load_
 void tes_mm_note_limits(TesMM *, TesTask *); /* task may be NULL: none; no lock held */
 /* cow.c; map_lock and pages_lock held */
 int tes_cow_break(TesMM *, TesVma *, gulong addr);
+/* hot.c; map_lock and pages_lock held */
+#define TES_HOT_NOTES 12
+#define TES_HOT_HINTS 4
+#define TES_HOT_MAX (TES_HOT_NOTES + TES_HOT_HINTS)
+typedef struct {
+  guint n;
+  gulong addr[TES_HOT_MAX]; /* ascending */
+  goffset off;              /* of the copies, one page after the other, one reference each */
+} TesHotCopy;
+TesHot *tes_hot_ref(TesHot *);
+void tes_hot_unref(TesHot *);
+/* A page was copied on write, or taken back. */
+void tes_hot_note(TesMM *, gulong addr);
+/* Copies the private pages that will be written soon, those at the hints among them. n may be 0. */
+void tes_hot_copy(TesMM *, const gulong *hints, guint n, TesHotCopy *out);
+
 /* compact.c: copies scattered private ranges into contiguous memory; map_lock held */
 int tes_mm_compact(TesMM *);
 

@@ -125,6 +125,37 @@ static void test_cow_merges(void) {
   teardown();
 }
 
+/* What was written after one fork is copied by the next: neither side faults for it, and both see their own bytes. */
+static void test_fork_copies_hot_pages(void) {
+  setup_with(TRUE, 0);
+  TesMM *mm = mm_new(), *child;
+  glong a = map(mm, 0, 64 * TES_PAGE_SIZE, RW, ANON);
+  const gulong hot[] = {(gulong)a + 8, (gulong)a + 20 * TES_PAGE_SIZE + 8, (gulong)a + 63 * TES_PAGE_SIZE};
+  for (gulong at = (gulong)a; at < (gulong)a + 64 * TES_PAGE_SIZE; at += TES_PAGE_SIZE)
+    g_assert_cmpint(fake_write(mm, at, "first", 6, FALSE), ==, 0);
+  for (guint round = 0; round < 200; round++) {
+    g_assert_cmpint(tes_mm_fork(mm, NULL, &child), ==, 0);
+    tes_mm_attach(child);
+    guint before = fake_ops_count();
+    for (guint i = 0; i < G_N_ELEMENTS(hot); i++) {
+      char c = 0, in_child = (char)(round + 1), in_parent = (char)(round + 2);
+      g_assert_cmpint(fake_write(child, hot[i], &in_child, 1, TRUE), ==, 0);
+      g_assert_cmpint(fake_write(mm, hot[i], &in_parent, 1, TRUE), ==, 0);
+      g_assert_cmpint(fake_read(child, hot[i], &c, 1, TRUE), ==, 0);
+      g_assert_cmpint(c, ==, in_child);
+    }
+    /* Forgotten now and then, and learnt again. */
+    if (round > 0 && round % 64 > 1 && round % 64 < 62)
+      g_assert_cmpuint(fake_ops_count(), ==, before);
+    mm_done(child);
+  }
+  char text[6];
+  g_assert_cmpint(fake_read(mm, (gulong)a + 19 * TES_PAGE_SIZE, text, 6, TRUE), ==, 0);
+  g_assert_cmpstr(text, ==, "first");
+  mm_done(mm);
+  teardown();
+}
+
 /* The heap grows in small steps, small mappings come one below the other: neither may use up the host's mappings. */
 static void test_small_steps_merge(void) {
   setup_with(TRUE, 0);
@@ -347,6 +378,7 @@ int main(int argc, char **argv) {
   g_test_add_func("/mm/basic", test_basic);
   g_test_add_func("/mm/reservations", test_reservations);
   g_test_add_func("/mm/cow-merges", test_cow_merges);
+  g_test_add_func("/mm/fork-copies-hot-pages", test_fork_copies_hot_pages);
   g_test_add_func("/mm/small-steps-merge", test_small_steps_merge);
   g_test_add_func("/mm/vma-limit", test_vma_limit);
   g_test_add_func("/mm/host-refuses", test_host_refuses);
