@@ -6,10 +6,8 @@
  * the caller's own stub thread, or, for a caller that has none here, by a thread that is kicked out of the guest. The
  * host kernel's munmap and mprotect take the old mapping from all threads, so one thread's batch is enough.
  *
- * When the host refuses: a mapping that cannot be made is left out; the fault that follows asks for it again, and is
- * then told (`strict`). A removal that cannot be made, because it would split a mapping at the host's limit
- * (vm.max_map_count), is replaced by a larger one, in the end of everything: faults bring back what is needed. Only if
- * that fails too the stub is killed, since no stale mapping may stay. */
+ * What happens when the host refuses an operation: ../platform-common/mapqueue.h. Lost mappings whose callers are gone
+ * make the address space `strict` for a while, so that the next caller is told. */
 #include <errno.h>
 #include <fcntl.h>
 #include <string.h>
@@ -17,10 +15,9 @@
 #include <sys/socket.h>
 #include <sys/syscall.h>
 #include <unistd.h>
+#include "../platform-common/birth.h"
 #include "private.h"
 
-#define QUEUE_MAX 1024 /* beyond it the queue becomes one removal of everything */
-#define POPULATE_MAX (2 << 20)
 #define FDS_PER_BATCH 8 /* fits any socket's queue */
 #define STRICT_FOR 64   /* operations */
 #define KICK_AGAIN (10 * G_TIME_SPAN_MILLISECOND)
@@ -44,85 +41,15 @@ static void kill_stub(PtAspace *as) {
 }
 
 static void clear_queue(PtAspace *as) {
-  for (guint i = 0; i < as->pending->len; i++) {
-    PtPending *q = &g_array_index(as->pending, PtPending, i);
-    if (q->owned)
-      close(q->op.fd);
-  }
-  g_array_set_size(as->pending, 0);
-  g_atomic_int_set(&as->npending, 0);
+  mapqueue_clear(&as->queue);
   as->drained = as->pushed;
 }
 
-/* Everything goes: always allowed, see the top of the file. */
-static void queue_drop_all(PtAspace *as) {
-  PtPending q = {.op = {.kind = TES_MAP_UNMAP, .fd = -1, .addr = 0, .len = STUB_BASE}};
-  clear_queue(as);
-  g_array_append_val(as->pending, q);
-}
-
-/* An empty operation is valid, and skipped. */
-static gboolean valid(const PtAspace *as, const TesMapOp *op) {
-  return op->kind <= TES_MAP_PROTECT && op->prot <= (PROT_READ | PROT_WRITE | PROT_EXEC) &&
-         op->addr >= as->base.platform->min_addr && op->addr < STUB_BASE && op->len <= STUB_BASE - op->addr &&
-         !((op->addr | op->len | (gulong)op->off) & ~TES_PAGE_MASK);
-}
-
-/* Extends the last operation of the queue by `op` if they are one. */
-static gboolean merge(PtAspace *as, const TesMapOp *op) {
-  if (!as->pending->len)
-    return FALSE;
-  TesMapOp *last = &g_array_index(as->pending, PtPending, as->pending->len - 1).op;
-  if (last->kind != op->kind || last->addr + last->len != op->addr)
-    return FALSE;
-  if (op->kind != TES_MAP_UNMAP && last->prot != op->prot)
-    return FALSE;
-  if (op->kind == TES_MAP_MAP &&
-      (last->fd != op->fd || last->flags != op->flags || last->off + (goffset)last->len != op->off))
-    return FALSE;
-  last->len += op->len;
-  return TRUE;
-}
-
-/* Appends one operation. A descriptor that may be closed by the caller is duplicated, once for a row of
- * mappings (`src`, `dup`). If that fails the pages are left out. */
-static void queue_push(PtAspace *as, const TesMapOp *op, int *src, int *dup) {
-  PtPending q = {*op, FALSE};
-  if (op->kind == TES_MAP_MAP && !(op->flags & TES_MAP_STABLE_FD)) {
-    if (*src != op->fd || *dup < 0) {
-      *dup = fcntl(op->fd, F_DUPFD_CLOEXEC, 3);
-      *src = op->fd;
-      q.owned = *dup >= 0;
-    }
-    q.op.fd = *dup;
-    if (*dup < 0)
-      q.op.kind = TES_MAP_UNMAP;
-  }
-  if (op->len > POPULATE_MAX)
-    q.op.flags &= (guint16)~TES_MAP_POPULATE;
-  if (!q.owned && merge(as, &q.op))
-    return;
-  if (as->pending->len < QUEUE_MAX) {
-    g_array_append_val(as->pending, q);
-    return;
-  }
-  if (q.owned)
-    close(q.op.fd);
-  queue_drop_all(as);
-  *src = *dup = -1;
-}
-
 static int queue(PtAspace *as, const TesMapOp *ops, gsize n) {
-  int src = -1, dup = -1;
-  for (gsize i = 0; i < n; i++)
-    if (!valid(as, &ops[i]))
-      return -EINVAL;
-  for (gsize i = 0; i < n; i++)
-    if (ops[i].len)
-      queue_push(as, &ops[i], &src, &dup);
-  as->pushed += n;
-  g_atomic_int_set(&as->npending, (gint)as->pending->len);
-  return 0;
+  int r = mapqueue_push(&as->queue, ops, n);
+  if (r == 0)
+    as->pushed += n;
+  return r;
 }
 
 static void order_for(PtAspace *as, const TesMapOp *op) {
@@ -155,14 +82,14 @@ static int run_some(PtExec *e, guint *next) {
   int fd = -1, sock = -1, r = 0;
   if (as->broken)
     pt_order(as, SYS_close, STUB_F_MAYFAIL, in_fd);
-  for (; i < as->pending->len && as->nordered + 5 < PT_ORDERS_MAX; i++) {
-    const TesMapOp *op = &g_array_index(as->pending, PtPending, i).op;
+  for (; i < as->queue.ops->len && as->nordered + 5 < PT_ORDERS_MAX; i++) {
+    const TesMapOp *op = &mapqueue_at(&as->queue, i)->op;
     if (op->kind == TES_MAP_MAP && op->fd != fd) {
       if (fds++ == FDS_PER_BATCH)
         break;
       if (sock < 0)
         receive[0] = (gulong)(STUB_FD_POOL + (sock = pt_pool_get(p)));
-      if ((r = pt_send_fd(p->tx[sock], op->fd)) < 0)
+      if ((r = birth_send_fd(p->tx[sock], op->fd)) < 0)
         break;
       /* Always, so that the new one gets this number whatever happened before. */
       pt_order(as, SYS_close, STUB_F_MAYFAIL, in_fd);
@@ -175,7 +102,7 @@ static int run_some(PtExec *e, guint *next) {
   if (fd >= 0)
     pt_order(as, SYS_close, STUB_F_MAYFAIL, in_fd);
   *next = i;
-  guint slot = as->fork_slot, fork_at = i == as->pending->len ? order_fork(as) : G_MAXUINT;
+  guint slot = as->fork_slot, fork_at = i == as->queue.ops->len ? order_fork(as) : G_MAXUINT;
   int rb = pt_batch(e, &failed);
   if (rb < 0 && failed == fork_at) {
     as->fork_error = rb;
@@ -192,29 +119,6 @@ static int run_some(PtExec *e, guint *next) {
   return rb < 0 ? rb : r;
 }
 
-typedef enum { REFUSED_RETRY, REFUSED_LOST, REFUSED_FATAL } Refused;
-
-/* The host refused operation i: makes the queue one that it will accept. RETRY: nothing is lost that a fault does not
- * bring back. LOST: a mapping will be missing. FATAL: a stale mapping would stay. */
-static Refused degrade(PtAspace *as, guint i, int error, gboolean *dropped) {
-  TesMapOp *op = &g_array_index(as->pending, PtPending, i).op;
-  /* mprotect fails at a gap too, and has not seen what is behind it. */
-  if (op->kind == TES_MAP_PROTECT) {
-    op->kind = TES_MAP_UNMAP;
-    return REFUSED_RETRY;
-  }
-  if (error == -ENOMEM && !*dropped) {
-    PtPending all = {.op = {.kind = TES_MAP_UNMAP, .fd = -1, .addr = 0, .len = STUB_BASE}};
-    *dropped = TRUE;
-    g_array_insert_val(as->pending, i, all);
-    return REFUSED_RETRY;
-  }
-  if (op->kind == TES_MAP_UNMAP)
-    return REFUSED_FATAL;
-  op->kind = TES_MAP_UNMAP;
-  return REFUSED_LOST;
-}
-
 /* Empties the queue. Returns the first error of operation `first` or later; lost mappings before it, whose callers are
  * gone, make the address space strict. */
 int pt_drain(PtExec *e, guint first) {
@@ -222,13 +126,13 @@ int pt_drain(PtExec *e, guint first) {
   gboolean dropped = FALSE;
   int error = 0;
   guint i = 0;
-  while (i < as->pending->len && !as->dead) {
-    guint before = as->pending->len;
+  while (i < as->queue.ops->len && !as->dead) {
+    guint before = as->queue.ops->len;
     int r = run_some(e, &i);
     if (r == 0)
       continue;
-    Refused what = r == -ESRCH || i >= before ? REFUSED_FATAL : degrade(as, i, r, &dropped);
-    if (as->pending->len > before && i <= first)
+    Refused what = r == -ESRCH || i >= before ? REFUSED_FATAL : mapqueue_degrade(&as->queue, i, r, &dropped);
+    if (as->queue.ops->len > before && i <= first)
       first++;
     if (what == REFUSED_FATAL)
       kill_stub(as);
@@ -273,10 +177,10 @@ static int aspace_apply(TesAspace *base, const TesMapOp *ops, gsize n) {
     g_mutex_unlock(&as->lock);
     return 0;
   }
-  guint first = as->pending->len;
+  guint first = as->queue.ops->len;
   r = queue(as, ops, n);
   if (r == 0 && self && !self->dead) {
-    if (as->strict || as->pending->len > QUEUE_MAX / 4 || exec_in_guest(as, self))
+    if (as->strict || as->queue.ops->len > MAPQUEUE_MAX / 4 || exec_in_guest(as, self))
       r = pt_drain(self, first);
     if (as->strict && r == 0)
       as->strict -= MIN(as->strict, n);
@@ -296,7 +200,7 @@ static int fork_stub(PtExec *e, PtStub *out) {
   if (r < 0)
     return r;
   as->fork_slot = out->slot;
-  pt_drain(e, as->pending->len); /* what is lost comes back by faults, in both */
+  pt_drain(e, as->queue.ops->len); /* what is lost comes back by faults, in both */
   if (as->fork_slot && !as->dead) {
     order_fork(as);
     r = pt_batch(e, &failed);
@@ -332,14 +236,13 @@ static TesAspace *aspace_clone(TesAspace *base, const TesMapOp *ops, gsize n, GE
 static void aspace_free(TesAspace *base) {
   PtAspace *as = (PtAspace *)base;
   PtPlatform *p = PT_PLATFORM(as);
-  clear_queue(as);
   if (as->clean && !as->dead)
     pt_stub_recycle(p, &as->stub);
   else if (!as->dead)
     pt_stub_kill(p, &as->stub);
   else
     pt_slot_free(p, as->stub.slot);
-  g_array_unref(as->pending);
+  mapqueue_free(&as->queue);
   g_array_unref(as->idle);
   g_ptr_array_unref(as->execs);
   g_mutex_clear(&as->lock);
@@ -361,7 +264,7 @@ static PtAspace *wrap(TesPlatform *platform, const PtStub *stub) {
   as->base.platform = platform;
   as->stub = *stub;
   as->orders = (StubOrder *)(p->orders + (gsize)stub->slot * STUB_PAGE);
-  as->pending = g_array_new(FALSE, FALSE, sizeof(PtPending));
+  mapqueue_init(&as->queue, platform->min_addr, STUB_BASE);
   as->execs = g_ptr_array_new();
   as->idle = g_array_new(FALSE, FALSE, sizeof(pid_t));
   g_array_append_val(as->idle, stub->pid);

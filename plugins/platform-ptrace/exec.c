@@ -67,8 +67,8 @@ static void serve_queue(PtExec *e) {
   PtAspace *as = (PtAspace *)e->base.aspace;
   g_mutex_lock(&as->lock);
   g_atomic_int_and(&e->attn, ~(guint)PT_ATTN_DRAIN);
-  if (as->pending->len && !as->dead && !e->dead)
-    pt_drain(e, as->pending->len);
+  if (as->queue.ops->len && !as->dead && !e->dead)
+    pt_drain(e, as->queue.ops->len);
   else
     g_cond_broadcast(&as->left);
   g_mutex_unlock(&as->lock);
@@ -80,7 +80,7 @@ static gboolean enter(PtExec *e) {
   for (;;) {
     g_atomic_int_set(&e->in_guest, 1);
     gint attn = g_atomic_int_get(&e->attn);
-    if (G_LIKELY(!attn && !g_atomic_int_get(&as->npending)))
+    if (G_LIKELY(!attn && !g_atomic_int_get(&as->queue.n)))
       return TRUE;
     g_atomic_int_set(&e->in_guest, 0);
     if (attn & PT_ATTN_KICK) {

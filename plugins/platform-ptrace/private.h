@@ -15,6 +15,7 @@
 #include <sched.h>
 #include <sys/types.h>
 #include <tessera/platform.h>
+#include "../platform-common/mapqueue.h"
 #include "stub.h"
 
 #define PT_SPARES 4    /* clean stubs kept for the next address space */
@@ -52,21 +53,15 @@ typedef struct {
   int zygote_cpu; /* where it is pinned, or -1 */
 } PtPlatform;
 
-typedef struct {
-  TesMapOp op;
-  gboolean owned; /* op.fd is ours to close */
-} PtPending;
-
 typedef struct _PtExec PtExec;
 
 typedef struct {
   TesAspace base;
   PtStub stub;
   StubOrder *orders;
-  GMutex lock;             /* guards what follows */
-  GCond left;              /* an exec that was asked to (PT_ATTN_DRAIN) left the guest */
-  GArray *pending;         /* PtPending, in order */
-  gint npending;           /* its length: read without the lock by run() */
+  GMutex lock; /* guards what follows */
+  GCond left;  /* an exec that was asked to (PT_ATTN_DRAIN) left the guest */
+  MapQueue queue;
   guint64 pushed, drained; /* operations */
   guint strict;     /* > 0: a queued mapping was lost; apply at once, so that the caller sees the error */
   GPtrArray *execs; /* PtExec that are bound to threads */
@@ -122,7 +117,6 @@ void pt_stub_recycle(PtPlatform *, const PtStub *);         /* parked and empty 
 void pt_stub_kill(PtPlatform *, const PtStub *);
 int pt_slot_new(PtPlatform *, guint *out);
 void pt_slot_free(PtPlatform *, guint slot);
-int pt_send_fd(int sock, int fd);
 void pt_drain_socket(int sock);
 int pt_pool_get(PtPlatform *);
 void pt_pool_put(PtPlatform *, int i);

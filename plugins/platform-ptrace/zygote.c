@@ -8,53 +8,24 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/capability.h>
-#include <linux/close_range.h>
 #include <linux/filter.h>
-#include <linux/memfd.h>
 #include <linux/seccomp.h>
 #include <poll.h>
 #include <signal.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <sys/personality.h>
 #include <sys/prctl.h>
-#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
+#include "../platform-common/birth.h"
 #include "private.h"
 
 #define ANSWER_LIMIT_MS 10000
-#define FD_EXEC 100 /* in the zygote, closed by exec */
-#ifndef MFD_EXEC
-#define MFD_EXEC 0x0010U
-#endif
-
-typedef struct {
-  int fds[STUB_FD_IN]; /* by their numbers in the stub */
-  int image;
-  gboolean main_thread;
-} Birth;
-
 static gboolean fail(GError **error, const char *what) {
   g_set_error(error, TES_ERROR, TES_ERROR_PLATFORM, "ptrace platform: %s: %s", what, g_strerror(errno));
   return FALSE;
-}
-
-/* The stub's image in a sealed memfd. */
-static int make_image(GError **error) {
-  int fd = memfd_create("tessera-stub", MFD_CLOEXEC | MFD_ALLOW_SEALING | MFD_EXEC);
-  if (fd < 0 && errno == EINVAL)
-    fd = memfd_create("tessera-stub", MFD_CLOEXEC | MFD_ALLOW_SEALING);
-  if (fd < 0 || write(fd, tes_ptrace_stub, STUB_PAGE) != STUB_PAGE ||
-      fcntl(fd, F_ADD_SEALS, F_SEAL_WRITE | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) < 0) {
-    fail(error, "cannot make the stub's image (vm.memfd_noexec must not be 2)");
-    if (fd >= 0)
-      close(fd);
-    return -1;
-  }
-  return fd;
 }
 
 /* A file of order pages that only this process can write: sealed after it is mapped here. */
@@ -104,69 +75,13 @@ static gboolean write_init_orders(PtPlatform *p, gboolean main_thread) {
   return TRUE;
 }
 
-/* In the new process, whose other threads did not come along: system calls only. */
-static G_GNUC_NORETURN void be_born(const Birth *b) {
-  const struct rlimit none = {0, 0};
-  const int traps[] = {SIGSEGV, SIGBUS, SIGILL, SIGFPE, SIGTRAP, SIGSYS};
-  struct sigaction action = {.sa_handler = SIG_IGN};
-  sigset_t empty;
-  char *argv[] = {"tessera-stub", NULL}, *envp[] = {NULL};
-  int fds[STUB_FD_IN];
-  setsid();
-  /* Ignored signals survive exec: parked stubs are not to be disturbed; SIGCHLD, so that they leave no zombies. */
-  for (int i = 1; i < NSIG; i++)
-    sigaction(i, &action, NULL);
-  action.sa_handler = SIG_DFL;
-  for (guint i = 0; i < G_N_ELEMENTS(traps); i++)
-    sigaction(traps[i], &action, NULL);
-  sigemptyset(&empty);
-  sigprocmask(SIG_SETMASK, &empty, NULL);
-  setrlimit(RLIMIT_CORE, &none);
-  prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
-  personality(ADDR_NO_RANDOMIZE); /* keeps the stack away from the image */
-  for (int i = 0; i < STUB_FD_IN; i++)
-    if ((fds[i] = fcntl(b->fds[i], F_DUPFD, FD_EXEC + 1)) < 0)
-      _exit(1);
-  int image = fcntl(b->image, F_DUPFD, FD_EXEC + 1);
-  if (image < 0 || dup3(image, FD_EXEC, O_CLOEXEC) < 0)
-    _exit(1);
-  for (int i = 0; i < STUB_FD_IN; i++)
-    if (dup2(fds[i], i) < 0)
-      _exit(1);
-  if (chdir("/") < 0 || syscall(SYS_close_range, STUB_FD_IN, FD_EXEC - 1, 0) < 0 ||
-      syscall(SYS_close_range, FD_EXEC + 1, ~0U, 0) < 0)
-    _exit(1);
-  syscall(SYS_execveat, FD_EXEC, "", argv, envp, AT_EMPTY_PATH);
-  _exit(1);
-}
-
-/* Without CLONE_VM a raw clone is a fork. No exit signal: our SIGCHLD handler is not ours to bother. */
-static pid_t fork_zygote(const Birth *b) {
-  const gulong tries[] = {CLONE_NEWPID, CLONE_NEWPID | CLONE_NEWUSER, 0};
-  pid_t pid = -1;
-  for (guint i = 0; i < G_N_ELEMENTS(tries) && pid < 0; i++) {
-    pid = (pid_t)syscall(SYS_clone, tries[i], 0, 0, 0, 0);
-    if (pid == 0)
-      be_born(b);
-  }
-  return pid;
-}
-
-static gboolean socket_pair(int *ours, int *theirs) {
-  int s[2];
-  if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, s) < 0)
-    return FALSE;
-  *ours = s[0];
-  *theirs = s[1];
-  return TRUE;
-}
-
 static gboolean make_sockets(PtPlatform *p, Birth *b) {
   const int one = 1;
-  if (!socket_pair(&p->ctl, &b->fds[STUB_FD_CTL]) || !socket_pair(&p->life, &b->fds[STUB_FD_LIFE]))
+  if (!birth_socket_pair(&p->ctl, &b->fds[STUB_FD_CTL]) ||
+      !birth_socket_pair(&p->life, &b->fds[STUB_FD_LIFE]))
     return FALSE;
   for (int i = 0; i < STUB_POOL; i++)
-    if (!socket_pair(&p->tx[i], &p->rx[i]))
+    if (!birth_socket_pair(&p->tx[i], &p->rx[i]))
       return FALSE;
     else
       b->fds[STUB_FD_POOL + i] = p->rx[i];
@@ -175,10 +90,10 @@ static gboolean make_sockets(PtPlatform *p, Birth *b) {
 }
 
 gboolean pt_zygote_start(PtPlatform *p, GError **error) {
-  Birth b = {.main_thread = getpid() == gettid()};
+  Birth b = {.nfds = STUB_FD_IN};
   gboolean ok = FALSE;
   b.fds[STUB_FD_CTL] = b.fds[STUB_FD_LIFE] = -1;
-  b.image = make_image(error);
+  b.image = birth_image("ptrace", tes_ptrace_stub, STUB_PAGE, STUB_PAGE, error);
   if (b.image < 0)
     return FALSE;
   if (!make_orders(p, error))
@@ -187,14 +102,14 @@ gboolean pt_zygote_start(PtPlatform *p, GError **error) {
     fail(error, "cannot make sockets");
     goto out;
   }
-  if (!write_init_orders(p, b.main_thread)) {
+  if (!write_init_orders(p, getpid() == gettid())) {
     errno = ENOSPC;
     fail(error, "the filter does not fit");
     goto out;
   }
   p->next_slot = 1;
   p->zygote_cpu = -1;
-  p->zygote = fork_zygote(&b);
+  p->zygote = birth_fork(&b);
   ok = p->zygote > 0 || fail(error, "cannot fork");
 out:
   close(b.image);
@@ -223,15 +138,7 @@ void pt_zygote_stop(PtPlatform *p) {
   p->orders = NULL;
   if (p->zygote <= 0)
     return;
-  /* The end of its sockets ends it; a namespace waits for its last process. */
-  for (int i = 0; i < 2000; i++) {
-    pid_t r = waitpid(p->zygote, NULL, __WALL | WNOHANG);
-    if (r == p->zygote || (r < 0 && errno == ECHILD))
-      return;
-    if (i == 500)
-      kill(p->zygote, SIGKILL);
-    g_usleep(i < 100 ? 100 : 1000);
-  }
+  birth_reap(p->zygote); /* the end of its sockets ends it; a namespace waits for its last process */
 }
 
 int pt_slot_new(PtPlatform *p, guint *out) {
@@ -377,19 +284,6 @@ int pt_pool_get(PtPlatform *p) {
 }
 
 void pt_pool_put(PtPlatform *p, int i) { g_atomic_int_set(&p->pool_busy[i], 0); }
-
-int pt_send_fd(int sock, int fd) {
-  char byte = 0;
-  union {
-    struct cmsghdr h;
-    char space[CMSG_SPACE(sizeof(int))];
-  } control = {.h = {.cmsg_len = CMSG_LEN(sizeof(int)), .cmsg_level = SOL_SOCKET, .cmsg_type = SCM_RIGHTS}};
-  struct iovec iov = {&byte, 1};
-  struct msghdr m = {
-      .msg_iov = &iov, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = sizeof control};
-  memcpy(CMSG_DATA(&control.h), &fd, sizeof fd);
-  return sendmsg(sock, &m, MSG_DONTWAIT | MSG_NOSIGNAL) == 1 ? 0 : -errno;
-}
 
 /* Takes back descriptors that a stub did not fetch, before the next stub could. */
 void pt_drain_socket(int sock) {
