@@ -3,8 +3,6 @@
  * Also what makes a task stop doing that: interrupts, deferred work, Pause (L26). */
 #include <core/task/task.h>
 #include <core/trace/trace.h>
-#include <sys/mman.h>
-#include <sys/prctl.h>
 
 static __thread TesTask *current;
 
@@ -266,25 +264,9 @@ static void run_guest(TesTask *t) {
     t->trap.kind = TES_TRAP_DEAD;
 }
 
-/* Room for the handler that survives faults in copies (tes_safe_copy); a task's stack may be small. */
-#define ALTSTACK_SIZE (32 * 1024)
-
-static void *install_altstack(void) {
-  void *p =
-      mmap(NULL, ALTSTACK_SIZE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-  if (p == MAP_FAILED)
-    return NULL;
-  stack_t ss = {.ss_sp = p, .ss_size = ALTSTACK_SIZE};
-  sigaltstack(&ss, NULL);
-  return p;
-}
-
-void *tes_task_main(void *data) {
-  TesTask *t = data;
+void tes_task_main(TesTask *t) {
   TesKernel *k = t->kernel;
   current = t;
-  void *altstack = install_altstack();
-  prctl(PR_SET_NAME, "tessera-task");
   become_running(k);
   g_atomic_int_set(&t->state, TES_TASK_KERNEL);
   while (!g_atomic_int_get(&t->killed)) {
@@ -300,10 +282,5 @@ void *tes_task_main(void *data) {
   current = NULL;
   become_idle(k);
   tes_epoch_poll();
-  if (altstack) {
-    sigaltstack(&(stack_t){.ss_flags = SS_DISABLE}, NULL);
-    munmap(altstack, ALTSTACK_SIZE);
-  }
   tes_task_thread_gone(k); /* the kernel may be freed from here on */
-  return NULL;
 }

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Tasks and thread groups as objects: allocation, references, numbers and linking into the process tree, the thread
- * that runs a task, and the first task of a process that the control side creates (L8). */
+/* Tasks and thread groups as objects: allocation, references, numbers and linking into the process tree, and the first
+ * task of a process that the control side creates (L8). */
 #include <core/task/kernel.h>
 #include <core/task/life.h>
 #include <linux/capability.h>
@@ -10,8 +10,6 @@ static const TesLockClass task_class = {"task", TES_RANK_TASK, FALSE,
                                         "what others read of a task: mm, fd table, fsinfo, credentials"};
 static const TesLockClass work_class = {"task work", TES_RANK_RUNNING + 1, FALSE,
                                         "deferred work, the exec being kicked"};
-
-#define TASK_STACK_SIZE (256 * 1024)
 
 /* ---- Objects ---- */
 
@@ -206,37 +204,6 @@ void tes_task_link_undo(TesTask *t) {
   }
   tes_task_unlink(t);
   g_atomic_int_add(&k->n_tasks, -1);
-}
-
-/* ---- Threads ---- */
-
-/* Only synchronous faults may reach a task's thread; a platform that uses a signal of its own unblocks it itself. */
-static void thread_mask(sigset_t *set) {
-  static const int open[] = {SIGSEGV, SIGBUS, SIGILL, SIGFPE, SIGTRAP, SIGABRT, SIGSYS};
-  sigfillset(set);
-  for (guint i = 0; i < G_N_ELEMENTS(open); i++)
-    sigdelset(set, open[i]);
-}
-
-int tes_task_start(TesTask *t) {
-  pthread_attr_t attr;
-  sigset_t mask;
-  thread_mask(&mask);
-  pthread_attr_init(&attr);
-  pthread_attr_setstacksize(&attr, TASK_STACK_SIZE);
-  pthread_attr_setdetachstate(&attr, PTHREAD_CREATE_DETACHED);
-  pthread_attr_setsigmask_np(&attr, &mask);
-  pthread_t thread;
-  tes_task_ref(t); /* the thread's */
-  g_atomic_int_set(&t->state, TES_TASK_KERNEL);
-  int r = pthread_create(&thread, &attr, tes_task_main, t);
-  pthread_attr_destroy(&attr);
-  if (r != 0) {
-    g_atomic_int_set(&t->state, TES_TASK_NEW);
-    tes_task_unref(t);
-    return -EAGAIN;
-  }
-  return 0;
 }
 
 /* ---- The first task of a process (L8) ---- */

@@ -323,7 +323,8 @@ static inline TesRegs *tes_task_regs(TesTask *t, gboolean write) {
 void tes_fault_error_code(TesTask *, gboolean present);
 
 /* ---- run.c ---- */
-void *tes_task_main(void *task); /* thread function: run guest, serve, deliver, repeat */
+/* The life of a task on its thread: run guest, serve, deliver, repeat. */
+void tes_task_main(TesTask *);
 /* Leaves (TRUE) and enters (FALSE) the state "blocked" for accounting (C8) and Pause. */
 void tes_task_set_blocked(TesTask *, gboolean blocked);
 /* Makes the task notice something before it runs the guest again; kicks it out of the guest. Any thread. */
@@ -405,7 +406,7 @@ void tes_trace_signal(TesTask *, const siginfo_t *);
 void tes_trace_exit(TesTask *, int status);
 
 /* ---- task.c: start and end of a task's thread (see also core/task/kernel.h) ---- */
-/* Creates the host thread of a fully linked task: it begins in tes_task_main(). 0 or -EAGAIN. */
+/* threads.c: gives a fully linked task a host thread, which enters tes_task_main(). 0 or -EAGAIN. */
 int tes_task_start(TesTask *);
 /* The end of a task, called last in its thread: everything exit(2) does. Drops the thread's reference. */
 void tes_task_do_exit(TesTask *);

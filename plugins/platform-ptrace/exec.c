@@ -218,8 +218,8 @@ static void finish_stub(PtAspace *as, PtExec *e) {
   pt_mark_dead(as);
 }
 
-/* The stub thread was killed: takes its remains away. The first thread's can be had only after all others' are; they
- * go with our thread at the latest. */
+/* The stub thread was killed: takes its remains away. The first thread's can be had only after all others' are; what
+ * cannot be had goes with our thread, which must then end. */
 static void reap(PtExec *e) {
   for (int i = 0; i < REAP_TRIES && !e->reaped; i++) {
     pid_t r = waitpid(e->tid, NULL, __WALL | __WNOTHREAD | WNOHANG);
@@ -227,6 +227,7 @@ static void reap(PtExec *e) {
       return;
     g_usleep(100);
   }
+  tes_task_retire_thread();
 }
 
 /* Is it a zombie? */

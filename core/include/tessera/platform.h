@@ -164,4 +164,8 @@ struct _TesExec {
   TesAspace *aspace;
 };
 
+/* A thread that run() was called by may run other tasks, and so other execs, when its task has ended and its exec is freed. This
+ * makes the calling thread end instead: for a platform that had to leave something with it. */
+void tes_task_retire_thread(void);
+
 TES_END_DECLS
