@@ -23,7 +23,7 @@ static pthread_mutex_t pending_lock = PTHREAD_MUTEX_INITIALIZER;
 static GQueue pending = G_QUEUE_INIT; /* Deferred, oldest first; pending_lock */
 static gint n_pending;
 
-static __thread Record *self;
+static __thread Record *self __attribute__((tls_model("initial-exec")));
 static pthread_key_t exit_key;
 static pthread_once_t once = PTHREAD_ONCE_INIT;
 
@@ -90,7 +90,8 @@ void tes_epoch_poll(void) {
   while (g_atomic_int_get(&n_pending) > 0) {
     /* What is retired after the look at the sections must wait for another look: hence the present epoch first. */
     guint64 now = __atomic_load_n(&global_epoch, __ATOMIC_SEQ_CST), oldest = oldest_section();
-    oldest = MIN(oldest, now); /* a variable: the macro evaluates its argument twice, and the answer changes */
+    oldest =
+        MIN(oldest, now); /* a variable: the macro evaluates its argument twice, and the answer changes */
     Deferred *d = NULL;
     pthread_mutex_lock(&pending_lock);
     Deferred *first = g_queue_peek_head(&pending);

@@ -206,17 +206,20 @@ static guint limit_nofile(TesTask *t) {
   return l > TES_NR_OPEN ? TES_NR_OPEN : (guint)l;
 }
 
-TesFile *tes_fd_get(TesTask *task, int fd) {
-  TesFdTable *t = tes_task_fdtable(task);
+TesFdLoan tes_fd_borrow(TesTask *task, int fd) {
+  TesFdTable *t = task->fdtable;
   if (G_UNLIKELY(fd < 0 || !t))
-    return NULL;
-  if (G_LIKELY(g_atomic_int_get(&t->refs) == 1)) {
-    TesFile *f = slot_get(t, (guint)fd);
-    return f ? tes_file_ref(f) : NULL;
-  }
+    return (TesFdLoan){NULL, FALSE};
+  if (G_LIKELY(__atomic_load_n(&t->refs, __ATOMIC_ACQUIRE) == 1))
+    return (TesFdLoan){slot_get(t, (guint)fd), FALSE};
   TES_LOCKED(&t->lock);
   TesFile *f = slot_get(t, (guint)fd);
-  return f ? tes_file_ref(f) : NULL;
+  return (TesFdLoan){f ? tes_file_ref(f) : NULL, f != NULL};
+}
+
+TesFile *tes_fd_get(TesTask *task, int fd) {
+  TesFdLoan l = tes_fd_borrow(task, fd);
+  return l.file && !l.counted ? tes_file_ref(l.file) : l.file;
 }
 
 TesFile *tes_fd_get_io(TesTask *task, int fd) {
@@ -226,6 +229,15 @@ TesFile *tes_fd_get_io(TesTask *task, int fd) {
     return NULL;
   }
   return f;
+}
+
+TesFdLoan tes_fd_borrow_io(TesTask *task, int fd) {
+  TesFdLoan l = tes_fd_borrow(task, fd);
+  if (l.file && G_UNLIKELY(l.file->flags & O_PATH)) {
+    tes_fd_return(&l);
+    return (TesFdLoan){NULL, FALSE};
+  }
+  return l;
 }
 
 gboolean tes_fd_is(TesTask *task, int fd, TesFile *f) {

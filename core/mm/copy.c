@@ -122,13 +122,15 @@ gsize tes_mm_poke(TesMM *mm, gulong dst, const void *src, gsize n) {
   return done;
 }
 
+/* Most strings are short: the first pieces are small, and none crosses a page. */
 gssize tes_copy_in_str(TesTask *t, char *dst, gulong src, gsize max) {
   gsize done = 0;
-  while (done < max) {
+  for (gsize piece = 64; done < max; piece = MIN(piece * 4, TES_PAGE_SIZE)) {
     gulong at = src + done;
     if (at < src)
       return -EFAULT;
     gsize part = MIN(max - done, TES_PAGE_SIZE - (at & ~TES_PAGE_MASK));
+    part = MIN(part, piece);
     gsize got = tes_mm_copy_in(t->mm, dst + done, at, part);
     /* The text was copied once: what is looked at is what is used. */
     const char *nul = memchr(dst + done, 0, got);

@@ -19,7 +19,7 @@ static void target_clear(Target *x) {
 G_DEFINE_AUTO_CLEANUP_CLEAR_FUNC(Target, target_clear)
 
 static int by_path(TesTask *t, int dirfd, gulong upath, int at_flags, Target *x) {
-  g_auto(TesPathArg) p = TES_PATH_ARG_INIT;
+  TES_PATH_ARG(p);
   int r = tes_path_arg(t, &p, dirfd, upath, tes_at_flags(at_flags, TRUE));
   return r < 0 ? r : tes_path_arg_resolve(t, &p, &x->path, &x->file);
 }

@@ -160,7 +160,8 @@ static gboolean fcntl_any(guint cmd) {
 static glong sys_fcntl(TesTask *t, const gulong a[6]) {
   int fd = (int)a[0];
   guint cmd = (guint)a[1];
-  g_autoptr(TesFile) f = tes_fd_get(t, fd);
+  g_auto(TesFdLoan) loan = tes_fd_borrow(t, fd);
+  TesFile *f = loan.file;
   if (!f || ((f->flags & O_PATH) && !fcntl_any(cmd)))
     return -EBADF;
   switch (cmd) {
@@ -228,7 +229,8 @@ static glong bytes_left(TesTask *t, TesFile *f, gulong arg) {
 static glong sys_ioctl(TesTask *t, const gulong a[6]) {
   int fd = (int)a[0];
   guint cmd = (guint)a[1];
-  g_autoptr(TesFile) f = tes_fd_get_io(t, fd);
+  g_auto(TesFdLoan) loan = tes_fd_borrow_io(t, fd);
+  TesFile *f = loan.file;
   if (!f)
     return -EBADF;
   switch (cmd) {

@@ -174,7 +174,8 @@ static gboolean fill_dent(gpointer data, const char *name, gsize len, guint64 in
 }
 
 static glong getdents(TesTask *t, const gulong a[6], gboolean old) {
-  g_autoptr(TesFile) f = tes_fd_get_io(t, (int)a[0]);
+  g_auto(TesFdLoan) loan = tes_fd_borrow_io(t, (int)a[0]);
+  TesFile *f = loan.file;
   if (!f || !tes_file_readable(f))
     return -EBADF;
   if (!TES_HAS(f->ops, readdir))

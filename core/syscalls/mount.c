@@ -31,7 +31,7 @@ static int copy_optional(TesTask *t, gulong addr, char **out) {
 
 static int bind_mount(TesTask *t, const TesAt *at, gulong usource, gulong flags) {
   TesVfs *v = t->kernel->vfs;
-  g_auto(TesPathArg) s = TES_PATH_ARG_INIT;
+  TES_PATH_ARG(s);
   g_autoptr(TesPath) source = NULL;
   int r = tes_path_arg(t, &s, AT_FDCWD, usource, 0);
   if (r == 0)
@@ -61,7 +61,7 @@ static int dispatch(TesTask *t, const TesAt *at, gulong usource, const char *typ
 }
 
 static glong sys_mount(TesTask *t, const gulong a[6]) {
-  g_auto(TesPathArg) target = TES_PATH_ARG_INIT;
+  TES_PATH_ARG(target);
   g_autofree char *type = NULL;
   gulong flags = a[3];
   if ((flags & MS_MGC_MSK) == MS_MGC_VAL)
@@ -79,7 +79,7 @@ static glong sys_mount(TesTask *t, const gulong a[6]) {
 
 static glong sys_umount2(TesTask *t, const gulong a[6]) {
   TesVfs *v = t->kernel->vfs;
-  g_auto(TesPathArg) p = TES_PATH_ARG_INIT;
+  TES_PATH_ARG(p);
   int flags = (int)a[1];
   if (flags & ~(MNT_FORCE | MNT_DETACH | MNT_EXPIRE | UMOUNT_NOFOLLOW))
     return -EINVAL;
@@ -93,8 +93,8 @@ static glong sys_umount2(TesTask *t, const gulong a[6]) {
 
 static glong sys_pivot_root(TesTask *t, const gulong a[6]) {
   TesVfs *v = t->kernel->vfs;
-  g_auto(TesPathArg) n = TES_PATH_ARG_INIT;
-  g_auto(TesPathArg) o = TES_PATH_ARG_INIT;
+  TES_PATH_ARG(n);
+  TES_PATH_ARG(o);
   if (!tes_task_capable(t, CAP_SYS_ADMIN))
     return -EPERM;
   int r = tes_path_arg(t, &n, AT_FDCWD, a[0], TES_AT_DIRECTORY);

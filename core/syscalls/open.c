@@ -17,7 +17,7 @@ static glong install(TesTask *t, TesFile *f, gboolean cloexec) {
 }
 
 static glong open_common(TesTask *t, int dirfd, gulong upath, guint flags, guint32 mode, guint64 resolve) {
-  g_auto(TesPathArg) p = TES_PATH_ARG_INIT;
+  TES_PATH_ARG(p);
   int r = tes_path_arg(t, &p, dirfd, upath, 0);
   if (r < 0)
     return r;
@@ -131,7 +131,7 @@ static int access_place(TesTask *t, TesPath *p, guint mask) {
 static glong access_common(TesTask *t, int dirfd, gulong upath, gulong mode, int flags) {
   if ((mode & ~7UL) || (flags & ~(AT_EACCESS | AT_SYMLINK_NOFOLLOW | AT_EMPTY_PATH)))
     return -EINVAL;
-  g_auto(TesPathArg) p = TES_PATH_ARG_INIT;
+  TES_PATH_ARG(p);
   int r = tes_path_arg(t, &p, dirfd, upath, tes_at_flags(flags, TRUE));
   if (r < 0)
     return r;

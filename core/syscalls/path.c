@@ -13,7 +13,7 @@
 static guint32 masked(TesTask *t, gulong mode) { return (guint32)mode & ~tes_fsinfo_umask(t->fsinfo); }
 
 static glong create(TesTask *t, int dirfd, gulong upath, const TesNode *node) {
-  g_auto(TesPathArg) p = TES_PATH_ARG_INIT;
+  TES_PATH_ARG(p);
   TesVfs *v = t->kernel->vfs;
   int r = tes_path_arg(t, &p, dirfd, upath, TES_AT_NOFOLLOW);
   return r < 0 ? r : v->ops->create(v, tes_task_ctx(t), &p.at, node, NULL);
@@ -60,7 +60,7 @@ static glong do_link(TesTask *t, int odir, gulong opath, int ndir, gulong npath,
     return -EINVAL;
   if ((flags & AT_EMPTY_PATH) && !tes_task_capable(t, CAP_DAC_READ_SEARCH))
     return -ENOENT;
-  g_auto(TesPathArg) p = TES_PATH_ARG_INIT;
+  TES_PATH_ARG(p);
   g_autoptr(TesPath) old = NULL;
   g_autoptr(TesFile) file = NULL;
   int r = tes_path_arg(t, &p, odir, opath, tes_at_flags(flags, FALSE));
@@ -81,7 +81,7 @@ static glong sys_linkat(TesTask *t, const gulong a[6]) {
 /* ---- Removing and renaming ---- */
 
 static glong do_remove(TesTask *t, int dirfd, gulong upath, gboolean dir) {
-  g_auto(TesPathArg) p = TES_PATH_ARG_INIT;
+  TES_PATH_ARG(p);
   TesVfs *v = t->kernel->vfs;
   int r = tes_path_arg(t, &p, dirfd, upath, TES_AT_NOFOLLOW);
   return r < 0 ? r : v->ops->remove(v, tes_task_ctx(t), &p.at, dir);
@@ -96,8 +96,8 @@ static glong do_rename(TesTask *t, int odir, gulong opath, int ndir, gulong npat
   if ((flags & ~(guint)(RENAME_NOREPLACE | RENAME_EXCHANGE | RENAME_WHITEOUT)) ||
       ((flags & RENAME_EXCHANGE) && flags != RENAME_EXCHANGE))
     return -EINVAL;
-  g_auto(TesPathArg) from = TES_PATH_ARG_INIT;
-  g_auto(TesPathArg) to = TES_PATH_ARG_INIT;
+  TES_PATH_ARG(from);
+  TES_PATH_ARG(to);
   TesVfs *v = t->kernel->vfs;
   int r = tes_path_arg(t, &from, odir, opath, TES_AT_NOFOLLOW);
   if (r == 0)
@@ -119,7 +119,7 @@ static glong sys_renameat2(TesTask *t, const gulong a[6]) {
 static glong do_readlink(TesTask *t, int dirfd, gulong upath, gulong ubuf, gint size) {
   if (size <= 0)
     return -EINVAL;
-  g_auto(TesPathArg) p = TES_PATH_ARG_INIT;
+  TES_PATH_ARG(p);
   g_autoptr(TesPath) path = NULL;
   g_autoptr(TesFile) file = NULL;
   int r = tes_path_arg(t, &p, dirfd, upath, TES_AT_NOFOLLOW | TES_AT_EMPTY);
@@ -147,7 +147,7 @@ static glong sys_readlinkat(TesTask *t, const gulong a[6]) {
 /* ---- Where a process stands ---- */
 
 static int walk_dir(TesTask *t, gulong upath, TesPath **out) {
-  g_auto(TesPathArg) p = TES_PATH_ARG_INIT;
+  TES_PATH_ARG(p);
   int r = tes_path_arg(t, &p, AT_FDCWD, upath, TES_AT_DIRECTORY);
   if (r == 0)
     r = tes_vfs_walk(tes_task_ctx(t), &p.at, out);
@@ -232,7 +232,7 @@ static int truncate_place(TesTask *t, TesPath *p, goffset len) {
 }
 
 static glong sys_truncate(TesTask *t, const gulong a[6]) {
-  g_auto(TesPathArg) p = TES_PATH_ARG_INIT;
+  TES_PATH_ARG(p);
   g_autoptr(TesPath) path = NULL;
   goffset len = (goffset)a[1];
   if (len < 0)

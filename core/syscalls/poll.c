@@ -33,7 +33,8 @@ static void large_free(gpointer p, gsize bytes) {
 #define SELECT_EX POLLPRI
 
 typedef struct {
-  TesFile *file;
+  TesFdLoan loan;
+  TesFile *file;                 /* of the loan */
   guint events, always, revents; /* always: reported though not asked for (poll), not so for select */
   gint fd;
   TesWaiter w;
@@ -73,8 +74,12 @@ static int wait_any(TesTask *t, Slot *s, gsize n, guint bad, TesTime deadline) {
 
 static void release_slots(Slot *s, gsize n) {
   for (gsize i = 0; i < n; i++)
-    if (s[i].file)
-      tes_file_unref(s[i].file);
+    tes_fd_return(&s[i].loan);
+}
+
+static TesFile *take_file(TesTask *t, Slot *s, int fd) {
+  s->loan = fd < 0 ? (TesFdLoan){NULL, FALSE} : tes_fd_borrow_io(t, fd);
+  return s->file = s->loan.file;
 }
 
 /* Absolute time of a relative timeout; 0: do not wait. Never wraps. */
@@ -87,21 +92,34 @@ static TesTime deadline_after(TesTask *t, TesTime left) {
 
 /* ---- poll ---- */
 
-static int poll_slots(TesTask *t, struct pollfd *p, Slot *s, guint n, TesTime deadline) {
+static int poll_slots(TesTask *t, const struct pollfd *p, Slot *s, guint n, TesTime deadline) {
   guint bad = 0;
   for (guint i = 0; i < n; i++) {
-    s[i].file = p[i].fd < 0 ? NULL : tes_fd_get_io(t, p[i].fd);
+    take_file(t, &s[i], p[i].fd);
     s[i].events = (gushort)p[i].events;
     s[i].always = POLLERR | POLLHUP;
-    p[i].revents = p[i].fd >= 0 && !s[i].file ? POLLNVAL : 0;
-    bad += p[i].revents != 0;
+    s[i].revents = p[i].fd >= 0 && !s[i].file ? POLLNVAL : 0;
+    bad += s[i].revents != 0;
   }
   int r = wait_any(t, s, n, bad, deadline);
-  for (guint i = 0; i < n && r > 0; i++)
-    if (s[i].file)
-      p[i].revents = (short)s[i].revents;
   release_slots(s, n);
   return r;
+}
+
+/* Only revents may be written: the guest's other threads own the rest. What would not change is not written, which another
+ * thread cannot tell; but each page is written once, for EFAULT. */
+static gboolean store_revents(TesTask *t, gulong ufds, const struct pollfd *p, const Slot *s, guint n) {
+  gulong page = 1;
+  for (guint i = 0; i < n; i++) {
+    gulong at = ufds + i * sizeof *p + G_STRUCT_OFFSET(struct pollfd, revents);
+    short revents = (short)s[i].revents;
+    if (revents == p[i].revents && TES_PAGE_DOWN(at) == page)
+      continue;
+    if (tes_copy_out(t, at, &revents, sizeof revents) < 0)
+      return FALSE;
+    page = TES_PAGE_DOWN(at);
+  }
+  return TRUE;
 }
 
 static int do_poll(TesTask *t, gulong ufds, guint n, TesTime deadline) {
@@ -116,13 +134,8 @@ static int do_poll(TesTask *t, gulong ufds, guint n, TesTime deadline) {
   int r = !p || !s ? -ENOMEM : tes_copy_in(t, p, ufds, n * sizeof *p);
   if (r == 0)
     r = poll_slots(t, p, s, n, deadline);
-  if (r >= 0) /* only revents may be written: the guest's other threads own the rest */
-    for (guint i = 0; i < n; i++)
-      if (tes_copy_out(t, ufds + i * sizeof *p + G_STRUCT_OFFSET(struct pollfd, revents), &p[i].revents,
-                       sizeof p[i].revents) < 0) {
-        r = -EFAULT;
-        break;
-      }
+  if (r >= 0 && !store_revents(t, ufds, p, s, n))
+    r = -EFAULT;
   if (n > ON_STACK) {
     large_free(p, n * sizeof *p);
     large_free(s, n * sizeof *s);
@@ -231,8 +244,8 @@ static int make_slots(TesTask *t, const Sets *s, gsize nfds, Slot *slot) {
     guint events = wanted(s, fd);
     if (!events)
       continue;
-    slot[n] = (Slot){.file = tes_fd_get_io(t, (int)fd), .events = events, .fd = (gint)fd};
-    if (!slot[n].file) {
+    slot[n] = (Slot){.events = events, .fd = (gint)fd};
+    if (!take_file(t, &slot[n], (int)fd)) {
       release_slots(slot, (gsize)n);
       return -EBADF;
     }

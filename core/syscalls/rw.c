@@ -11,6 +11,7 @@ glong tes_sys_wrote(TesTask *t, gssize n) {
 /* One call: which descriptor, which buffers, which position. */
 typedef struct {
   TesFile *file;
+  TesFdLoan loan;
   TesIov iov;
   struct iovec one, *store;
   goffset pos;
@@ -22,7 +23,8 @@ static int begin(Call *c, TesTask *t, gulong fd, gboolean writing) {
   c->store = NULL;
   c->posp = NULL;
   c->flags = 0;
-  c->file = tes_fd_get_io(t, (int)fd);
+  c->loan = tes_fd_borrow(t, (int)fd);
+  c->file = c->loan.file;
   if (!c->file)
     return -EBADF;
   return (writing ? tes_file_writable(c->file) : tes_file_readable(c->file)) ? 0 : -EBADF;
@@ -41,8 +43,9 @@ static glong finish(Call *c, TesTask *t, int r, gboolean writing) {
   if (r == 0)
     n = writing ? tes_file_write(c->file, tes_task_ctx(t), &c->iov, c->posp, c->flags)
                 : tes_file_read(c->file, tes_task_ctx(t), &c->iov, c->posp, c->flags);
-  g_free(c->store);
-  tes_file_unref(c->file);
+  if (c->store)
+    g_free(c->store);
+  tes_fd_return(&c->loan);
   return writing ? tes_sys_wrote(t, n) : n;
 }
 
@@ -103,8 +106,8 @@ static glong sys_pwritev2(TesTask *t, const gulong a[6]) {
 }
 
 static glong sys_lseek(TesTask *t, const gulong a[6]) {
-  g_autoptr(TesFile) f = tes_fd_get_io(t, (int)a[0]);
-  return f ? tes_file_seek(f, tes_task_ctx(t), (goffset)a[1], (int)a[2]) : -EBADF;
+  g_auto(TesFdLoan) l = tes_fd_borrow_io(t, (int)a[0]);
+  return l.file ? tes_file_seek(l.file, tes_task_ctx(t), (goffset)a[1], (int)a[2]) : -EBADF;
 }
 
 static const TesSyscall rows[] = {

@@ -20,6 +20,17 @@ TesFile *tes_sock_get(TesTask *t, gulong fd, int *error) {
   return f;
 }
 
+TesFdLoan tes_sock_borrow(TesTask *t, gulong fd, int *error) {
+  TesFdLoan l = tes_fd_borrow_io(t, (int)fd);
+  *error = -EBADF;
+  if (l.file && !TES_HAS(l.file->ops, sock)) {
+    tes_fd_return(&l);
+    l = (TesFdLoan){NULL, FALSE};
+    *error = -ENOTSOCK;
+  }
+  return l;
+}
+
 int tes_sock_addr_in(TesTask *t, gulong addr, glong len, struct sockaddr_storage *out, socklen_t *out_len) {
   if (len < 0 || len > (glong)sizeof *out)
     return -EINVAL;

@@ -8,6 +8,8 @@
 
 /* Referenced, or NULL with -EBADF or -ENOTSOCK in *error. */
 TesFile *tes_sock_get(TesTask *, gulong fd, int *error);
+/* The same, as tes_fd_borrow(). */
+TesFdLoan tes_sock_borrow(TesTask *, gulong fd, int *error);
 static inline const TesSockOps *tes_sock_ops(TesFile *f) { return f->ops->sock; }
 /* An address from the guest, checked and zero-padded. 0 or -errno. */
 int tes_sock_addr_in(TesTask *, gulong addr, glong len, struct sockaddr_storage *out, socklen_t *out_len);

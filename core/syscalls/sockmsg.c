@@ -73,7 +73,8 @@ static glong do_send(TesTask *t, TesFile *f, Message *msg) {
 glong tes_sys_do_sendto(TesTask *t, const gulong a[6]) {
   Message msg = {.m = {.flags = (int)a[3]}};
   int r;
-  g_autoptr(TesFile) f = tes_sock_get(t, a[0], &r);
+  g_auto(TesFdLoan) loan = tes_sock_borrow(t, a[0], &r);
+  TesFile *f = loan.file;
   if (!f)
     return r;
   r = tes_iov_init_user(&msg.iov, &msg.one, t, a[1], a[2]);
@@ -116,7 +117,8 @@ static glong send_one(TesTask *t, TesFile *f, gulong uaddr, int flags) {
 
 glong tes_sys_do_sendmsg(TesTask *t, const gulong a[6]) {
   int r;
-  g_autoptr(TesFile) f = tes_sock_get(t, a[0], &r);
+  g_auto(TesFdLoan) loan = tes_sock_borrow(t, a[0], &r);
+  TesFile *f = loan.file;
   return f ? send_one(t, f, a[1], (int)a[2]) : r;
 }
 
@@ -127,7 +129,8 @@ glong tes_sys_do_sendmsg(TesTask *t, const gulong a[6]) {
 glong tes_sys_do_sendmmsg(TesTask *t, const gulong a[6]) {
   int r;
   guint n = MIN((guint)a[2], TES_IOV_MAX), done = 0;
-  g_autoptr(TesFile) f = tes_sock_get(t, a[0], &r);
+  g_auto(TesFdLoan) loan = tes_sock_borrow(t, a[0], &r);
+  TesFile *f = loan.file;
   if (!f)
     return r;
   glong sent = 0;
@@ -193,7 +196,8 @@ static glong do_recv(TesTask *t, TesFile *f, Message *msg) {
 glong tes_sys_do_recvfrom(TesTask *t, const gulong a[6]) {
   Message msg = {.m = {.flags = (int)a[3]}};
   int r;
-  g_autoptr(TesFile) f = tes_sock_get(t, a[0], &r);
+  g_auto(TesFdLoan) loan = tes_sock_borrow(t, a[0], &r);
+  TesFile *f = loan.file;
   if (!f)
     return r;
   r = tes_iov_init_user(&msg.iov, &msg.one, t, a[1], a[2]);
@@ -304,7 +308,8 @@ static glong recv_one(TesTask *t, TesFile *f, gulong uaddr, int flags, int *out_
 
 glong tes_sys_do_recvmsg(TesTask *t, const gulong a[6]) {
   int r;
-  g_autoptr(TesFile) f = tes_sock_get(t, a[0], &r);
+  g_auto(TesFdLoan) loan = tes_sock_borrow(t, a[0], &r);
+  TesFile *f = loan.file;
   return f ? recv_one(t, f, a[1], (int)a[2], NULL) : r;
 }
 
@@ -337,7 +342,8 @@ glong tes_sys_do_recvmmsg(TesTask *t, const gulong a[6]) {
   int r, flags = (int)a[3];
   guint n = MIN((guint)a[2], TES_IOV_MAX), done = 0;
   TesTime deadline;
-  g_autoptr(TesFile) f = tes_sock_get(t, a[0], &r);
+  g_auto(TesFdLoan) loan = tes_sock_borrow(t, a[0], &r);
+  TesFile *f = loan.file;
   if (!f)
     return r;
   r = fetch_deadline(t, a[4], &deadline);

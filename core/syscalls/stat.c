@@ -39,7 +39,7 @@ static int getattr_at(TesTask *t, const TesAt *at, TesAttr *a) {
 }
 
 static int attr_of(TesTask *t, int dirfd, gulong upath, guint flags, TesAttr *a) {
-  g_auto(TesPathArg) p = TES_PATH_ARG_INIT;
+  TES_PATH_ARG(p);
   int r = tes_path_arg(t, &p, dirfd, upath, flags);
   if (r < 0)
     return r;
@@ -64,11 +64,11 @@ static glong sys_newfstatat(TesTask *t, const gulong a[6]) {
 }
 
 static glong sys_fstat(TesTask *t, const gulong a[6]) {
-  g_autoptr(TesFile) f = tes_fd_get(t, (int)a[0]);
+  g_auto(TesFdLoan) l = tes_fd_borrow(t, (int)a[0]);
   TesAttr attr;
-  if (!f)
+  if (!l.file)
     return -EBADF;
-  int r = tes_file_getattr(f, tes_task_ctx(t), &attr);
+  int r = tes_file_getattr(l.file, tes_task_ctx(t), &attr);
   return r < 0 ? r : put_stat(t, a[1], &attr);
 }
 
@@ -117,7 +117,7 @@ static glong sys_statx(TesTask *t, const gulong args[6]) {
     return -EINVAL;
   TesAttr a;
   struct statx x;
-  g_auto(TesPathArg) p = TES_PATH_ARG_INIT;
+  TES_PATH_ARG(p);
   g_autoptr(TesPath) path = NULL;
   g_autoptr(TesFile) file = NULL;
   int r = tes_path_arg(t, &p, (int)args[0], args[1], tes_at_flags(flags, TRUE));
@@ -167,7 +167,7 @@ static glong put_statfs(TesTask *t, TesPath *p, gulong ubuf) {
 }
 
 static glong sys_statfs(TesTask *t, const gulong a[6]) {
-  g_auto(TesPathArg) p = TES_PATH_ARG_INIT;
+  TES_PATH_ARG(p);
   g_autoptr(TesPath) path = NULL;
   int r = tes_path_arg(t, &p, AT_FDCWD, a[0], 0);
   if (r == 0)

@@ -24,7 +24,7 @@ static int target(TesTask *t, How how, gulong arg, TesPath **out) {
     *out = tes_path_ref(f->path);
     return 0;
   }
-  g_auto(TesPathArg) p = TES_PATH_ARG_INIT;
+  TES_PATH_ARG(p);
   int r = tes_path_arg(t, &p, AT_FDCWD, arg, how == BY_LINK ? TES_AT_NOFOLLOW : 0);
   return r < 0 ? r : tes_vfs_walk(tes_task_ctx(t), &p.at, out);
 }

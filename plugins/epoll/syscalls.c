@@ -20,16 +20,6 @@ static glong sys_epoll_create1(TesTask *t, const gulong a[6]) {
   return (a[0] & ~(gulong)EPOLL_CLOEXEC) ? -EINVAL : create(t, (a[0] & EPOLL_CLOEXEC) != 0);
 }
 
-/* Not for O_PATH. */
-static TesFile *get_file(TesTask *t, gulong fd) {
-  TesFile *f = tes_fd_get(t, (int)fd);
-  if (f && (f->flags & O_PATH)) {
-    tes_file_unref(f);
-    return NULL;
-  }
-  return f;
-}
-
 static int check_exclusive(int op, const struct epoll_event *ev, TesFile *target) {
   const guint allowed = EPOLLIN | EPOLLOUT | EPOLLERR | EPOLLHUP | EPOLLWAKEUP | EPOLLET | EPOLLEXCLUSIVE;
   if (op == EPOLL_CTL_DEL || !(ev->events & EPOLLEXCLUSIVE))
@@ -42,11 +32,9 @@ static glong sys_epoll_ctl(TesTask *t, const gulong a[6]) {
   int op = (int)a[1], fd = (int)a[2];
   if (op != EPOLL_CTL_DEL && tes_copy_in(t, &ev, a[3], sizeof ev) < 0)
     return -EFAULT;
-  g_autoptr(TesFile) set = get_file(t, a[0]);
-  if (!set)
-    return -EBADF;
-  g_autoptr(TesFile) target = get_file(t, a[2]);
-  if (!target)
+  g_auto(TesFdLoan) set_loan = tes_fd_borrow_io(t, (int)a[0]), loan = tes_fd_borrow_io(t, fd);
+  TesFile *set = set_loan.file, *target = loan.file;
+  if (!set || !target)
     return -EBADF;
   if (!TES_HAS(target->ops, poll))
     return -EPERM;
@@ -98,7 +86,8 @@ static glong do_wait(TesTask *t, const gulong a[6], TesTime deadline, gulong uma
   }
   if (max <= 0 || (gsize)max > G_MAXINT / sizeof(struct epoll_event))
     return -EINVAL;
-  g_autoptr(TesFile) f = get_file(t, a[0]);
+  g_auto(TesFdLoan) loan = tes_fd_borrow_io(t, (int)a[0]);
+  TesFile *f = loan.file;
   if (!f)
     return -EBADF;
   if (!is_epoll(f))

@@ -295,13 +295,26 @@ static LastKind kind_of(const char *name, gsize len) {
   return len == 1 ? LAST_DOT : name[1] == '.' ? LAST_DOTDOT : LAST_NORM;
 }
 
+/* Components are short: a loop is over before a call of strcspn(3) has begun. */
+static const char *skip_slashes(const char *p) {
+  while (*p == '/')
+    p++;
+  return p;
+}
+static gsize component_length(const char *p) {
+  const char *end = p;
+  while (*end && *end != '/')
+    end++;
+  return (gsize)(end - p);
+}
+
 static int run(Walk *w) {
   gboolean slash = FALSE;
   w->last_kind = LAST_ROOT;
   w->last_len = 0;
   for (;;) {
-    const char *name = w->rest + strspn(w->rest, "/");
-    gsize len = strcspn(name, "/");
+    const char *name = skip_slashes(w->rest);
+    gsize len = component_length(name);
     if (!len)
       return final_checks(w, slash);
     int r = search_permission(w);
@@ -310,7 +323,7 @@ static int run(Walk *w) {
     if (len > TES_NAME_MAX)
       return -ENAMETOOLONG;
     const char *after = name + len;
-    gboolean final = !after[strspn(after, "/")];
+    gboolean final = !*skip_slashes(after);
     slash = *after == '/';
     LastKind kind = kind_of(name, len);
     if (final && (w->flags & W_PARENT))

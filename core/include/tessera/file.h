@@ -172,6 +172,19 @@ TesFdTable *tes_fdtable_fork(TesFdTable *);
 TesFdTable *tes_fdtable_exec(TesFdTable *, TesCtx *);
 /* Referenced file of a descriptor of the task, or NULL (EBADF). */
 TesFile *tes_fd_get(TesTask *, int fd);
+/* The same for the time of one call, without counting where nobody else can take the file away: the table has one owner,
+ * the calling task. The call must not close descriptors. */
+typedef struct {
+  TesFile *file; /* NULL: EBADF */
+  gboolean counted;
+} TesFdLoan;
+TesFdLoan tes_fd_borrow(TesTask *, int fd);
+TesFdLoan tes_fd_borrow_io(TesTask *, int fd); /* not for O_PATH */
+static inline void tes_fd_return(TesFdLoan *l) {
+  if (G_UNLIKELY(l->counted))
+    tes_file_unref(l->file);
+}
+G_DEFINE_AUTO_CLEANUP_CLEAR_FUNC(TesFdLoan, tes_fd_return)
 /* Installs in the lowest free number >= min (reference taken): the number, -EMFILE (limit RLIMIT_NOFILE). */
 int tes_fd_install(TesTask *, TesFile *, int min, gboolean cloexec);
 /* As install in a table of a process that does not run yet; limit `max`. */
