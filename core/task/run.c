@@ -4,7 +4,7 @@
 #include <core/task/task.h>
 #include <core/trace/trace.h>
 
-static __thread TesTask *current;
+static __thread TesTask *current __attribute__((tls_model("initial-exec")));
 
 TesTask *tes_task_current(void) { return current; }
 
@@ -249,17 +249,21 @@ static gboolean has_work(TesTask *t) {
          g_atomic_int_get(&t->work_pending) || g_atomic_int_get(&t->kernel->pause_count) > 0;
 }
 
+/* `state` is for onlookers only (/proc) and needs no order; in_guest needs a full barrier when it is set, and none but release when
+ * it is cleared: a kick that comes too late is not noticed by anyone. */
+static void set_state(TesTask *t, TesTaskState state) { __atomic_store_n(&t->state, state, __ATOMIC_RELAXED); }
+
 static void run_guest(TesTask *t) {
   t->in_syscall = FALSE;
-  g_atomic_int_set(&t->state, TES_TASK_GUEST);
-  g_atomic_int_set(&t->in_guest, 1);
+  set_state(t, TES_TASK_GUEST);
+  __atomic_exchange_n(&t->in_guest, 1, __ATOMIC_SEQ_CST);
   int r = 0;
   if (has_work(t)) /* after in_guest, so that an interrupt is either seen here or kicks */
     t->trap.kind = TES_TRAP_KICK;
   else
     r = t->exec->ops->run(t->exec, &t->trap);
-  g_atomic_int_set(&t->in_guest, 0);
-  g_atomic_int_set(&t->state, TES_TASK_KERNEL);
+  __atomic_store_n(&t->in_guest, 0, __ATOMIC_RELEASE);
+  set_state(t, TES_TASK_KERNEL);
   if (r < 0)
     t->trap.kind = TES_TRAP_DEAD;
 }
