@@ -8,10 +8,13 @@
 #include "measure.h"
 
 #include <errno.h>
+#include <cpuid.h>
 #include <fcntl.h>
 #include <limits.h>
 #include <linux/futex.h>
+#include <poll.h>
 #include <pthread.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdatomic.h>
 #include <sys/mman.h>
@@ -30,6 +33,82 @@
 static char exit_now[PATH_MAX];
 
 static void do_syscall(void) { syscall(SYS_getppid); }
+
+/* The pattern that compilers and C libraries emit: a call with a constant number, always at the same place. */
+#define CALL_HERE(nr)                                                                                \
+  do {                                                                                               \
+    long result;                                                                                     \
+    __asm__ volatile("mov %1, %%eax\n\tsyscall" : "=&a"(result) : "i"(nr) : "rcx", "r11", "memory"); \
+  } while (0)
+static void do_null(void) { CALL_HERE(SYS_getppid); }
+static void do_getpid(void) { CALL_HERE(SYS_getpid); }
+
+/* The same in a shared mapping, whose text no kernel may rewrite. */
+static void (*shared_code)(void);
+static void do_null_shared(void) { shared_code(); }
+static void row_null_shared(const char *name) {
+  static const unsigned char code[] = {0xb8, SYS_getppid, 0, 0, 0, 0x0f, 0x05, 0xc3};
+  int fd = memfd_create("bench-code", 0);
+  if (fd < 0 || ftruncate(fd, 4096) || pwrite(fd, code, sizeof code, 0) != sizeof code)
+    DIE("memfd");
+  void *p = mmap(NULL, 4096, PROT_READ | PROT_EXEC, MAP_SHARED, fd, 0);
+  if (p == MAP_FAILED)
+    DIE("mmap");
+  shared_code = (void (*)(void))p;
+  measure(name, do_null_shared);
+  munmap(p, 4096);
+  close(fd);
+}
+
+static void do_cpuid(void) {
+  unsigned a, b, c, d;
+  __cpuid(1, a, b, c, d);
+}
+
+#define BUSY_GUESTS 3
+#define BUSY_WINDOWS 6
+#define BUSY_WINDOW_NS 100e6
+static int usable_cpus(void) {
+  cpu_set_t set;
+  return sched_getaffinity(0, sizeof set, &set) ? 1 : CPU_COUNT(&set);
+}
+
+/* Three processes that do nothing but call: how long a CPU is busy with one call, whoever works on it. */
+static void row_null_busy(const char *name) {
+  struct counter {
+    _Alignas(64) _Atomic(unsigned long) calls;
+  } *count = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+  pid_t pid[BUSY_GUESTS];
+  double values[BUSY_WINDOWS];
+  int cpus = usable_cpus() < BUSY_GUESTS ? usable_cpus() : BUSY_GUESTS;
+  for (int i = 0; i < BUSY_GUESTS; i++)
+    if ((pid[i] = fork()) == 0) {
+      prctl(PR_SET_PDEATHSIG, SIGKILL);
+      for (;; atomic_fetch_add_explicit(&count[i].calls, 100, memory_order_relaxed))
+        for (int k = 0; k < 100; k++)
+          do_null();
+    }
+  const struct timespec window = {0, (long)BUSY_WINDOW_NS};
+  unsigned long last = 0;
+  double begin = 0;
+  for (int w = -1; w < BUSY_WINDOWS; w++) { /* the first warms up */
+    nanosleep(&window, NULL);
+    unsigned long now = 0;
+    for (int i = 0; i < BUSY_GUESTS; i++)
+      now += atomic_load(&count[i].calls);
+    double end = measure_now();
+    if (w >= 0)
+      values[w] = now > last ? (end - begin) * cpus / (double)(now - last) : 1e9;
+    last = now;
+    begin = end;
+  }
+  for (int i = 0; i < BUSY_GUESTS; i++) {
+    kill(pid[i], SIGKILL);
+    waitpid(pid[i], NULL, 0);
+  }
+  munmap(count, 4096);
+  measure_print(name, values, BUSY_WINDOWS);
+}
 
 static void do_clock(void) {
   struct timespec t;
@@ -53,6 +132,23 @@ static void do_fork_exec(void) {
   }
   if (pid < 0 || waitpid(pid, &status, 0) != pid || status)
     DIE("fork-exec");
+}
+
+static void do_fork_busybox(void) {
+  int status;
+  pid_t pid = fork();
+  if (pid == 0) {
+    execl("/bin/busybox", "busybox", "true", NULL);
+    _exit(9);
+  }
+  if (pid < 0 || waitpid(pid, &status, 0) != pid || status)
+    DIE("fork-busybox");
+}
+
+static void do_mmap_untouched(void) {
+  char *p = mmap(NULL, 65536, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  if (p == MAP_FAILED || munmap(p, 65536))
+    DIE("mmap");
 }
 
 static void do_mmap(void) {
@@ -170,6 +266,71 @@ static void row_pipe(const char *name) {
   waitpid(pid, NULL, 0);
 }
 
+#define CLIENTS 20
+#define MESSAGE 64
+
+/* Asks and waits for the answer, for ever. */
+static void client(int ask, int answer) {
+  char message[MESSAGE] = {0};
+  while (write(ask, message, MESSAGE) == MESSAGE && read(answer, message, MESSAGE) == MESSAGE)
+    ;
+  _exit(0);
+}
+
+/* Answers what is ready once; how many that were. */
+static int serve(struct pollfd *clients, const int *answers) {
+  char message[MESSAGE];
+  int served = 0;
+  if (poll(clients, CLIENTS, -1) < 0)
+    DIE("poll");
+  for (int i = 0; i < CLIENTS; i++) {
+    if (!(clients[i].revents & POLLIN))
+      continue;
+    if (read(clients[i].fd, message, MESSAGE) != MESSAGE || write(answers[i], message, MESSAGE) != MESSAGE)
+      DIE("server");
+    served++;
+  }
+  return served;
+}
+
+/* A server that polls, and 20 client processes: time for each request. */
+static void row_server(const char *name) {
+  struct pollfd clients[CLIENTS];
+  int answers[CLIENTS];
+  pid_t pid[CLIENTS];
+  double values[10];
+  for (int i = 0; i < CLIENTS; i++) {
+    int ask[2], answer[2];
+    if (pipe(ask) || pipe(answer) || (pid[i] = fork()) < 0)
+      DIE("server");
+    if (pid[i] == 0) {
+      prctl(PR_SET_PDEATHSIG, SIGKILL);
+      client(ask[1], answer[0]);
+    }
+    close(ask[1]);
+    close(answer[0]);
+    clients[i] = (struct pollfd){.fd = ask[0], .events = POLLIN};
+    answers[i] = answer[1];
+  }
+  for (int w = -1; w < 10; w++) { /* the first warms up */
+    double begin = measure_now(), end = begin;
+    long served = 0;
+    while (end < begin + 100e6) {
+      served += serve(clients, answers);
+      end = measure_now();
+    }
+    if (w >= 0)
+      values[w] = (end - begin) / (double)served;
+  }
+  for (int i = 0; i < CLIENTS; i++) {
+    kill(pid[i], SIGKILL);
+    waitpid(pid[i], NULL, 0);
+    close(clients[i].fd);
+    close(answers[i]);
+  }
+  measure_print(name, values, 10);
+}
+
 static _Atomic(unsigned) *turn;
 /* Waits for its turn, then gives the turn to the other. */
 static void pass(unsigned mine, unsigned other) {
@@ -209,14 +370,22 @@ static const struct {
   void (*row)(const char *name);
 } rows[] = {
     {"syscall", do_syscall, NULL},
+    {"null", do_null, NULL},
+    {"null-shared", NULL, row_null_shared},
+    {"null-busy", NULL, row_null_busy},
+    {"getpid", do_getpid, NULL},
+    {"cpuid", do_cpuid, NULL},
     {"clock", do_clock, NULL},
     {"signal", do_signal, NULL},
     {"fork", do_fork, NULL},
     {"fork-exec", do_fork_exec, NULL},
+    {"fork-busybox", do_fork_busybox, NULL},
     {"thread", do_thread, NULL},
     {"mmap", do_mmap, NULL},
+    {"mmap-untouched", do_mmap_untouched, NULL},
     {"faults-1024", NULL, row_faults},
     {"pipe", NULL, row_pipe},
+    {"server", NULL, row_server},
     {"futex", NULL, row_futex},
     {"open-close", do_open, NULL},
     {"stat", do_stat, NULL},
