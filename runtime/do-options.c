@@ -75,6 +75,17 @@ static gboolean set_cpus(gpointer o, char **a, GError **e) {
   return TRUE;
 }
 
+static gboolean set_cpuid(gpointer o, char **a, GError **e) {
+  static const char *const modes[] = {
+      [TES_CPUID_AUTO] = "auto", [TES_CPUID_HOST] = "host", [TES_CPUID_TABLE] = "table"};
+  for (guint i = 0; i < G_N_ELEMENTS(modes); i++)
+    if (g_str_equal(a[0], modes[i])) {
+      ((DoOptions *)o)->cpuid = (TesCpuidMode)i;
+      return TRUE;
+    }
+  return bad_value(e, "cpuid", a[0], "auto, host or table");
+}
+
 static gboolean set_memory(gpointer o, char **a, GError **e) {
   char *end;
   guint64 n = g_ascii_strtoull(a[0], &end, 10);
@@ -130,6 +141,7 @@ const Flag do_flags[] = {
     {"clearenv", 0, set_clear_env},
     {"user", 1, set_user},
     {"cpus", 1, set_cpus},
+    {"cpuid", 1, set_cpuid},
     {"memory", 1, set_memory},
     {"hostname", 1, set_hostname},
     {"auxv", 1, add_auxv},

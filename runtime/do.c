@@ -134,6 +134,7 @@ static TesKernel *make_kernel(TesRegistry *r, const DoOptions *o, GError **error
                      .device = o->device,
                      .application_cores = o->cpus,
                      .strace = o->strace,
+                     .cpuid = o->cpuid,
                      .hostname = o->hostname,
                      .memory_limit = o->memory,
                      .extra_auxv = o->auxv->len ? (const guint64 *)(gpointer)o->auxv->data : NULL};
@@ -226,6 +227,8 @@ const Verb verb_do = {
     "    --env=NAME=VALUE      sets a variable; --clearenv starts from an empty environment\n"
     "    --user=UID[:GID]      runs as that user without capabilities; default: root of the sandbox\n"
     "    --cpus=N              CPUs the program sees; default: the host's\n"
+    "    --cpuid=WHO           answers CPUID instructions of programs and libraries: host (the CPU), table (the kernel, which\n"
+    "                          changes the code for it), auto (table where that is faster); default: auto\n"
     "    --memory=SIZE         bound of guest memory, with suffix K, M, G or T; default: what the host has\n"
     "    --hostname=NAME       default: the host's\n"
     "    --auxv=TYPE=VALUE     an extra auxiliary vector entry\n"

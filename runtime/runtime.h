@@ -41,6 +41,7 @@ typedef struct {
   char *platform, *vfs, *device, *root, *cwd, *hostname;
   GPtrArray *plugin_dirs, *env; /* strings */
   GArray *mounts;               /* MountSpec */
+  TesCpuidMode cpuid;
   gboolean clear_env, strace, verbose, have_user;
   guint32 uid, gid;
   guint cpus;

@@ -82,7 +82,8 @@ typedef struct {
   guint prot, may, vflags;
   TesMapSource *source; /* referenced */
   goffset off;
-  gboolean eager_source;
+  gboolean has_key; /* code to be searched for CPUID */
+  TesCodeKey key;
 } Plan;
 
 #define KNOWN_FLAGS                                                                                    \
@@ -250,6 +251,8 @@ static glong map_locked(TesMM *mm, const TesMmapArgs *a, Plan *p) {
     tes_unmap_range(mm, (gulong)at, v->end);
     return r;
   }
+  if (p->has_key)
+    tes_cpuid_patch(mm, v, &p->key);
   if ((a->flags & MAP_POPULATE && !(a->flags & MAP_NONBLOCK)) ||
       (p->vflags & (TES_VMA_LOCKED | TES_VMA_LOCKONFAULT)) == TES_VMA_LOCKED)
     tes_mm_touch(mm, v, (gulong)at, v->end);
@@ -261,6 +264,7 @@ glong tes_mm_mmap(TesMM *mm, const TesMmapArgs *a) {
   Plan p = {0};
   glong r = plan(mm, a, &p);
   if (r == 0) {
+    p.has_key = tes_cpuid_wanted(mm, a, p.prot, p.vflags, &p.key);
     tes_mm_note_limits(mm, a->task);
     tes_mm_lock(mm);
     if (!a->task)

@@ -73,6 +73,9 @@ int tes_mm_munlockall(TesMM *);
 int tes_mm_rewrite(TesTask *, gulong ip);
 /* Undoes all rewriting and allows no more in this address space (nor in children): 0 or -ENOMEM. */
 int tes_mm_unpatch_all(TesMM *);
+/* From now on CPUID instructions of files are patched to trap when they are mapped (once, before the first process). */
+void tes_cpuid_files_init(TesKernel *);
+void tes_cpuid_files_free(TesKernel *);
 
 /* ---- Faults ---- */
 /* Resolves a page fault of the guest (grows stacks, breaks copy-on-write, allocates, re-applies). access: TES_ACCESS_* bits or 0 when

@@ -298,6 +298,15 @@ void tes_patch_fork(const TesMM *src, TesMM *child);
  * Bytes copied; 0: the page has changed, look again. */
 gsize tes_patch_copy_in(TesMM *, void *dst, gulong src, gsize n);
 
+/* cpuid-sites.c: which file a mapping shows, so that each is searched once. */
+typedef struct {
+  guint64 dev, ino, size, mtime, mtime_nsec, ctime, ctime_nsec, off, len;
+} TesCodeKey;
+/* TRUE: the mapping asked for is one to be searched; *key says of what. No lock held. */
+gboolean tes_cpuid_wanted(TesMM *, const TesMmapArgs *, guint prot, guint vma_flags, TesCodeKey *key);
+/* Patches the CPUID instructions of a fresh vma, as far as its pages are there. map_lock held. */
+void tes_cpuid_patch(TesMM *, TesVma *, const TesCodeKey *);
+
 /* map.c; map_lock held */
 int tes_unmap_range(TesMM *, gulong start, gulong end);
 gulong tes_place(TesMM *, gulong hint, gsize len, guint flags);

@@ -4,6 +4,7 @@
 #include <core/loader/loader.h>
 #include <core/registry/registry.h>
 #include <core/task/kernel.h>
+#include <core/task/life.h>
 #include <core/trace/trace.h>
 #include <sys/prctl.h>
 #include <sys/wait.h>
@@ -61,8 +62,11 @@ static gboolean open_platform(TesKernel *k, const TesKernelArgs *a, GError **err
   const TesFeature *f = tes_choose_platform(k->registry, a->platform, NULL, NULL, error);
   if (!f)
     return FALSE;
-  TesPlatformArgs pa = {.size = sizeof pa, .cores = k->cores, .device = a->device};
-  k->platform = ((const TesPlatformOps *)f->ops)->open(&pa, error);
+  const TesPlatformOps *ops = f->ops;
+  tes_cpuid_init(k, a->cpuid, (ops->flags & TES_PLATFORM_CPUID) != 0);
+  TesPlatformArgs pa = {
+      .size = sizeof pa, .cores = k->cores, .device = a->device, .cpuid = tes_cpuid_table(k)};
+  k->platform = ops->open(&pa, error);
   return k->platform != NULL;
 }
 
@@ -221,6 +225,7 @@ void tes_kernel_free(TesKernel *k) {
     tes_memfile_free(k->memfile);
   if (k->platform)
     k->platform->ops->close(k->platform);
+  tes_cpuid_free(k);
   g_hash_table_unref(k->pgrps);
   g_hash_table_unref(k->sessions);
   tes_queue_clear(&k->exited_queue);

@@ -115,6 +115,14 @@ void tes_task_usage(TesTask *, TesUsage *);
 void tes_tg_child_usage(TesThreadGroup *, TesUsage *);
 void tes_usage_to_rusage(const TesUsage *, struct rusage *);
 
+/* ---- cpuid.c ---- */
+/* Before the platform is opened; knows the number of CPUs. */
+void tes_cpuid_init(TesKernel *, TesCpuidMode, gboolean platform_answers);
+void tes_cpuid_free(TesKernel *);
+const TesCpuidTable *tes_cpuid_table(TesKernel *); /* NULL: CPUID is fast here */
+/* Serves the trap of a patched CPUID; FALSE: it is something else. */
+gboolean tes_task_cpuid(TesTask *);
+
 /* ---- pidfd.c ---- */
 TesFile *tes_pidfd_new(TesThreadGroup *, guint flags);
 

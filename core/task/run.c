@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The life of a task's thread: run the guest until a trap, serve it, look for signals and other work, repeat.
  * Also what makes a task stop doing that: interrupts, deferred work, Pause (L26). */
-#include <core/task/task.h>
+#include <core/task/life.h>
 #include <core/trace/trace.h>
 
 static __thread TesTask *current __attribute__((tls_model("initial-exec")));
@@ -209,6 +209,8 @@ static void serve_trap(TesTask *t) {
     serve_fault(t);
     break;
   case TES_TRAP_EXCEPTION:
+    if (tes_task_cpuid(t))
+      break;
     force_signal(t, t->trap.signo, t->trap.code, t->trap.addr);
     break;
   case TES_TRAP_KICK:

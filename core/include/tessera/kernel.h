@@ -26,6 +26,13 @@ G_DEFINE_AUTOPTR_CLEANUP_FUNC(TesNs, tes_ns_unref)
 /* Host or domain name of a UTS namespace, NUL-terminated. */
 void tes_uts_get(TesNs *uts, gboolean domain, char *buf, gsize n);
 
+/* Who answers the CPUID instructions of programs and libraries (X1). */
+typedef enum {
+  TES_CPUID_AUTO,  /* the kernel's table where that is faster */
+  TES_CPUID_HOST,  /* the CPU: no code is changed for it */
+  TES_CPUID_TABLE, /* the kernel's table */
+} TesCpuidMode;
+
 /* L6, L7. Pointers are borrowed unless said otherwise. */
 typedef struct {
   gsize size;
@@ -40,6 +47,7 @@ typedef struct {
   const char *hostname;      /* NULL: the host's */
   guint64 memory_limit;      /* bytes; 0: what the host has */
   guint pid_max;             /* 0: 32768 */
+  TesCpuidMode cpuid;
 } TesKernelArgs;
 
 /* What tes_kernel_init() opens for `want` (NULL: the best), for those who want to know it beforehand: the first preferred
@@ -111,6 +119,8 @@ TesNs *tes_kernel_root_ns(
 guint64 tes_unique_id(TesKernel *);      /* U1: grows, never repeats; wrap-around aborts */
 guint32 tes_inotify_cookie(TesKernel *); /* U3: never 0 */
 guint tes_kernel_cores(TesKernel *);     /* X2 */
+/* X1: eax, ebx, ecx, edx of a CPUID leaf as guests see it. From the kernel's table, else from the host's CPU. */
+void tes_cpuid(TesKernel *, guint32 leaf, guint32 subleaf, guint32 out[4]);
 /* The event thread: GMainLoop for control, host descriptors and timers. */
 GMainContext *tes_kernel_main_context(TesKernel *);
 /* Plugin's own per-kernel data; key is the address of a static variable. */

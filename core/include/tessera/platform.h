@@ -122,15 +122,36 @@ typedef struct {
   void (*free)(TesExec *);
 } TesExecOps;
 
+/* What CPUID answers in this sandbox. The table grows as leaves are asked for and entries never change, so a platform may
+ * copy those in [known, count) whenever it sees a larger count (read it with acquire order). */
+typedef struct {
+  guint32 leaf, subleaf; /* eax, ecx */
+  guint32 any_subleaf;   /* not 0: the answer is the same for every ecx */
+  guint32 eax, ebx, ecx, edx, reserved;
+} TesCpuidEntry;
+#define TES_CPUID_ENTRIES 127
+typedef struct {
+  guint32 count, reserved[7];
+  TesCpuidEntry entry[TES_CPUID_ENTRIES];
+} TesCpuidTable; /* one page */
+
+/* CPUID instructions of mapped files become these bytes, no instruction in 64-bit mode, where CPUID is slow (it leaves to a
+ * hypervisor) or must not tell the truth. The trap, an EXCEPTION with SIGILL, is served by the core; a platform may answer
+ * by itself from the table: rax, rbx, rcx, rdx zero-extended, ip + 2. */
+#define TES_CPUID_BYTE0 0x27
+#define TES_CPUID_BYTE1 0xa2
+
 typedef struct {
   gsize size;
-  guint cores;        /* [1, n]: CPUs the guest sees */
-  const char *device; /* NULL, or a device path given by the operator (KVM) */
+  guint cores;                /* [1, n]: CPUs the guest sees */
+  const char *device;         /* NULL, or a device path given by the operator (KVM) */
+  const TesCpuidTable *cpuid; /* NULL: CPUID is not rewritten. Lives as long as the platform */
 } TesPlatformArgs;
 
 enum {
   TES_PLATFORM_PREFERRED =
       1 << 0, /* chosen before others when the operator names none and probe() succeeds */
+  TES_PLATFORM_CPUID = 1 << 1, /* answers rewritten CPUID instructions by itself, in some 2 us at most */
 };
 
 typedef struct {
