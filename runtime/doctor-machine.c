@@ -145,6 +145,8 @@ static gboolean hypervisor(char name[13]) {
   memcpy(name + 4, &c, 4);
   memcpy(name + 8, &d, 4);
   name[12] = 0;
+  if (!*name)
+    g_strlcpy(name, "unknown", 13);
   return TRUE;
 }
 

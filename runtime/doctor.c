@@ -22,7 +22,7 @@ typedef struct {
 
 typedef struct {
   GPtrArray *dirs;
-  gboolean json;
+  gboolean json, loaded;
   gint64 end; /* no check runs past it, us of the monotonic clock */
   TesRegistry *registry;
   GPtrArray *areas;                 /* Result */
@@ -100,6 +100,7 @@ static void load(Doctor *d) {
   if (!d->error && !tes_registry_seal(d->registry, &d->error))
     finding(add_line(r, "needs", NULL), DOCTOR_NO, "install what is missing, or remove the plugin", "%s",
             d->error->message);
+  d->loaded = !d->error;
 }
 
 /* ---- Platforms ---- */
@@ -152,6 +153,16 @@ static int probed(const TesFeature *platform, char **why_not, gpointer data) {
   return -ENOENT;
 }
 
+/* A probe may promise what opening cannot keep: `tessera do` would choose that platform, and fail. */
+static void check_chosen(Doctor *d, Result *r) {
+  for (guint i = 0; d->platform && !d->error && i < r->lines->len; i++) {
+    Line *l = &g_array_index(r->lines, Line, i);
+    if (l->feature == d->platform && l->f.state == DOCTOR_NO)
+      d->error =
+          g_error_new(TES_ERROR, TES_ERROR_PLATFORM, "platform %s would be chosen: %s", l->name, l->f.reason);
+  }
+}
+
 static void mark_chosen(Result *r, const TesFeature *feature) {
   for (guint i = 0; feature && i < r->lines->len; i++) {
     Line *l = &g_array_index(r->lines, Line, i);
@@ -184,6 +195,7 @@ static void platforms(Doctor *d) {
     finding(add_line(r, "-", NULL), DOCTOR_NO, "install one or give --plugin-path", "no platform is loaded");
   if (!d->platform && !d->error)
     d->error = g_steal_pointer(&e);
+  check_chosen(d, r);
   add_unused(d, r);
 }
 
@@ -243,7 +255,7 @@ static const char *const state_names[] = {"no", "limited", "yes"};
 
 static gboolean any_works(Doctor *d) {
   Result *r = g_ptr_array_index(d->areas, 1);
-  for (guint i = 0; i < r->lines->len; i++) {
+  for (guint i = 0; d->loaded && i < r->lines->len; i++) {
     Line *l = &g_array_index(r->lines, Line, i);
     if (l->feature && l->f.state == DOCTOR_YES)
       return TRUE;
@@ -295,7 +307,7 @@ static void json_line(JsonBuilder *b, const Line *l) {
 static void print_json(Doctor *d) {
   g_autoptr(JsonBuilder) b = json_builder_new();
   json_builder_begin_object(b);
-  add_boolean(b, "works", !d->error && any_works(d));
+  add_boolean(b, "works", any_works(d));
   add_string(b, "error", d->error ? d->error->message : NULL);
   add_string(b, "platform", d->platform ? d->platform->name : NULL);
   add_string(b, "vfs", d->vfs ? d->vfs->name : NULL);
@@ -344,7 +356,7 @@ static int examine(Doctor *d) {
   add_checks(d, add_area(d, "machine", "Machine"), machine_checks);
   (d->json ? print_json : print_text)(d);
   tes_registry_free(d->registry);
-  return !d->error && any_works(d) ? 0 : 1;
+  return any_works(d) ? 0 : 1;
 }
 
 static int doctor_main(int argc, char **argv) {

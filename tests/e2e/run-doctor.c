@@ -164,6 +164,8 @@ static void test_odd(void) {
   g_auto(ProcResult) alone = doctor(NULL, WORDS(odd_path), 60);
   g_autoptr(JsonNode) none = parse(&alone, 1);
   odd(none);
+  g_assert_cmpstr(member(none, "platform"), ==, "zz-breaks"); /* its probe succeeds: do would choose it */
+  g_assert_nonnull(strstr(member(none, "error"), "there is nothing to open"));
   nothing_left();
 }
 
