@@ -283,6 +283,7 @@ static int new_space(Load *l) {
   l->stack_top = top - random_pages(l, RANDOM_PAGES_STACK);
   l->layout.mmap_top = TES_PAGE_DOWN(top - gap) - random_pages(l, RANDOM_PAGES_MMAP);
   l->pie_base = TES_PAGE_DOWN(top / 3 * 2) + random_pages(l, RANDOM_PAGES_MMAP);
+  tes_mm_begin_image(l->mm);
   tes_mm_set_layout(l->mm, &l->layout);
   return 0;
 }
@@ -403,6 +404,8 @@ int tes_load_image(TesCtx *ctx, const TesLoadArgs *args, TesImage *out) {
     r = load_elf(&l, e);
   if (r == 0)
     r = build_stack(&l, e, &sp);
+  if (r == 0)
+    r = tes_mm_finish_image(l.mm);
   if (r == 0)
     finish(&l, sp, out);
   load_clear(&l);

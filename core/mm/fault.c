@@ -189,6 +189,16 @@ static gboolean guess_write(TesMM *mm, TesTask *t, const VmaView *v, gboolean *v
   return FALSE;
 }
 
+/* The first touch of a range whose mappings waited. TRUE: that was all. */
+static gboolean was_deferred(TesMM *mm, const TesVma *v, gulong addr, guint access) {
+  TES_LOCKED(&mm->pages_lock);
+  if (!tes_deferring(mm, addr) || tes_defer_flush(mm, NULL) < 0)
+    return FALSE;
+  TesPte e = tes_pte(mm, addr);
+  return e && (e & TES_PTE_READ) && (!(access & TES_ACCESS_WRITE) || (e & TES_PTE_WRITE)) &&
+         (!(access & TES_ACCESS_EXEC) || (v->prot & PROT_EXEC));
+}
+
 static int fault_signal(int r, int *code) {
   if (r == -ENOMEM)
     return -SIGKILL;
@@ -214,6 +224,8 @@ int tes_mm_fault(TesMM *mm, TesTask *t, gulong addr, guint access, gboolean mapp
       write = guess_write(mm, t, &(VmaView){v, tes_pte_peek(mm, addr), addr, mapped}, &violation, &retry);
     if (violation || forbidden(v, access))
       r = SIGSEGV;
+    else if (was_deferred(mm, v, addr, access))
+      r = 0;
     else
       r = make_present(mm, v, TES_PAGE_DOWN(addr), TES_NEED_APPLY | (write ? TES_NEED_WRITE : 0));
     if (retry) {

@@ -139,7 +139,9 @@ static int copy_pages(TesMM *src, TesMM *child, const gulong *hints, guint n_hin
   }
   g_assert(c.next == c.hot.n);
   ref_flush(&c.refs);
-  int r = clone_aspace(src, child, &c.protect, &c.lose);
+  int r = src->defer_hi ? tes_defer_flush(src, NULL) : 0;
+  if (r == 0)
+    r = clone_aspace(src, child, &c.protect, &c.lose);
   tes_change_finish(src, &c.protect);
   tes_change_finish(child, &c.lose);
   return r;

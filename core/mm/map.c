@@ -225,6 +225,17 @@ static int populate(TesMM *mm, TesVma *v, guint flags) {
   return r;
 }
 
+static void defer(TesMM *mm, const TesVma *v) {
+  TES_LOCKED(&mm->pages_lock);
+  tes_defer_begin(mm, tes_vma_start(v), v->end);
+}
+
+/* What a dynamic loader does first for a library: more mappings over this one follow before it is touched. */
+static gboolean lays_out_library(const TesMmapArgs *a, const TesVma *v) {
+  return v->source && (a->flags & MAP_DENYWRITE) && !(a->flags & MAP_POPULATE) &&
+         !(v->flags & (TES_VMA_SHARED | TES_VMA_LOCKED));
+}
+
 static glong map_locked(TesMM *mm, const TesMmapArgs *a, Plan *p) {
   glong at = choose(mm, a, p);
   if (at < 0)
@@ -232,6 +243,8 @@ static glong map_locked(TesMM *mm, const TesMmapArgs *a, Plan *p) {
   if (mm->dropped)
     return -ENOMEM;
   p->vflags |= mm->def_flags;
+  const TesVma *first = tes_vma_first(mm, (gulong)at);
+  gboolean fresh = !first || tes_vma_start(first) >= (gulong)at + p->len;
   int r = check_limits(mm, p, (gulong)at);
   if (r == 0)
     r = tes_unmap_range(mm, (gulong)at, (gulong)at + p->len);
@@ -246,6 +259,8 @@ static glong map_locked(TesMM *mm, const TesMmapArgs *a, Plan *p) {
   v->off = p->off;
   v->source = g_steal_pointer(&p->source);
   tes_vma_insert(mm, v);
+  if (fresh && lays_out_library(a, v))
+    defer(mm, v);
   r = populate(mm, v, a->flags);
   if (r < 0) {
     tes_unmap_range(mm, (gulong)at, v->end);

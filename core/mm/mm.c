@@ -67,6 +67,8 @@ void tes_mm_unref(TesMM *mm) {
     mm->aspace->ops->free(mm->aspace);
   tes_pagemap_free(mm);
   tes_hot_unref(mm->hot);
+  if (mm->deferred)
+    g_array_free(mm->deferred, TRUE);
   if (mm->exe)
     tes_file_unref(mm->exe);
   g_free(mm->auxv);

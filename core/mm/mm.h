@@ -14,6 +14,9 @@ void tes_memfile_free(TesMemFile *);
 /* An empty address space on the kernel's platform; one reference. */
 TesMM *tes_mm_new(TesKernel *, GError **);
 TesMM *tes_mm_ref(TesMM *);
+/* Between these two calls the platform hears nothing of a fresh address space: exec's mappings are one batch. 0 or -errno. */
+void tes_mm_begin_image(TesMM *);
+int tes_mm_finish_image(TesMM *);
 /* Copy for fork: private pages copy-on-write, shared ones shared; MADV_DONTFORK and MADV_WIPEONFORK honoured. Called by the
  * forking task. -ENOMEM ... */
 int tes_mm_fork(TesMM *src, TesTask *, TesMM **out);

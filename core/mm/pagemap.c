@@ -182,7 +182,11 @@ int tes_change_apply(TesMM *mm, TesChange *c) {
   if (c->n == 0 || mm->dropped)
     return 0;
   mm->changes++;
-  int r = mm->aspace ? mm->aspace->ops->apply(mm->aspace, c->op, c->n) : 0;
+  int r = 0;
+  if (G_UNLIKELY(mm->defer_hi))
+    r = tes_defer_change(mm, c) ? 0 : tes_defer_flush(mm, c);
+  else if (mm->aspace)
+    r = mm->aspace->ops->apply(mm->aspace, c->op, c->n);
   if (r == 0)
     c->n = 0;
   return r;

@@ -135,7 +135,9 @@ struct _TesMM {
   gpointer top[1 << TES_TOP_BITS];
   TesLeaf *leaves;
   TesDir *dirs;
-  guint64 invalidations; /* how often truncation took pages away */
+  gulong defer_lo, defer_hi; /* nothing is mapped here yet (defer.c); hi 0: no such range */
+  GArray *deferred;          /* TesMapOp for that range, all MAP, without overlaps */
+  guint64 invalidations;     /* how often truncation took pages away */
   guint64 changes;       /* batches handed to the platform */
   guint breaks;          /* copies on write since the last fork */
   TesHot *hot;           /* pages that forks copy at once (hot.c), shared with relatives; NULL before the first fork */
@@ -202,6 +204,17 @@ void tes_change_drop(TesChange *, goffset off, gsize len); /* one reference of e
 int tes_change_apply(TesMM *, TesChange *);
 /* Lets the pages go past the epoch, frees the lists. After apply, or when nothing was ever mapped. */
 void tes_change_finish(TesMM *, TesChange *);
+
+/* defer.c; pages_lock held */
+static inline gboolean tes_deferring(const TesMM *mm, gulong addr) {
+  return addr >= mm->defer_lo && addr < mm->defer_hi;
+}
+/* From now on changes in [lo, hi), where the platform has nothing mapped, wait. Ends an earlier range unless it holds lo. */
+int tes_defer_begin(TesMM *, gulong lo, gulong hi);
+/* The range exists. TRUE: the whole change lies in it and was taken. */
+gboolean tes_defer_change(TesMM *, const TesChange *);
+/* The range exists: hands over what waits, then `c` (may be NULL), and ends the range. 0 or -errno. */
+int tes_defer_flush(TesMM *, const TesChange *c);
 
 /* pagemap.c: ranges; pages_lock held */
 enum { TES_CLEAR_SLOTS = 1, TES_CLEAR_KEEP_ANON = 2 };

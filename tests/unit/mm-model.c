@@ -137,6 +137,8 @@ static void do_map(Proc *p, guint s, guint n, gboolean files) {
   if (kind <= 2)
     a.flags |= MAP_ANONYMOUS;
   guint first = kind >= 3 ? (guint)g_test_rand_int_range(0, (gint)(N - n + 1)) : 0;
+  if (kind == 4 && g_test_rand_bit())
+    a.flags |= MAP_DENYWRITE; /* as a dynamic loader does: the platform may hear of it later */
   if (kind >= 3) {
     a.source = kind == 3 ? &shared_file->source : &private_file->source;
     a.off = (goffset)(first * TES_PAGE_SIZE);

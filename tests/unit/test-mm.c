@@ -125,6 +125,43 @@ static void test_cow_merges(void) {
   teardown();
 }
 
+/* A library is laid out by several mappings one over the other; the platform hears of what is left when it is touched. */
+static void test_defer(void) {
+  setup_with(TRUE, 0);
+  TesMM *mm = mm_new();
+  FileSource *f = file_source_new(16 * TES_PAGE_SIZE, 16 * TES_PAGE_SIZE);
+  for (guint i = 0; i < 16; i++)
+    memset(f->window + i * TES_PAGE_SIZE, 'a' + (int)i, TES_PAGE_SIZE);
+  TesMmapArgs a = {.len = 16 * TES_PAGE_SIZE,
+                   .prot = PROT_READ,
+                   .flags = MAP_PRIVATE | MAP_DENYWRITE,
+                   .source = &f->source};
+  guint before = fake_ops_count();
+  glong at = tes_mm_mmap(mm, &a);
+  g_assert_cmpint(at, >, 0);
+  a.flags |= MAP_FIXED;
+  a.addr = (gulong)at + 4 * TES_PAGE_SIZE;
+  a.len = 4 * TES_PAGE_SIZE;
+  a.off = 8 * TES_PAGE_SIZE;
+  g_assert_cmpint(tes_mm_mmap(mm, &a), ==, (glong)a.addr);
+  g_assert_cmpint(map(mm, (gulong)at + 14 * TES_PAGE_SIZE, 2 * TES_PAGE_SIZE, RW, ANON | MAP_FIXED), >, 0);
+  g_assert_cmpint(tes_mm_munmap(mm, (gulong)at + 9 * TES_PAGE_SIZE, TES_PAGE_SIZE), ==, 0);
+  g_assert_cmpuint(fake_ops_count(), ==, before);
+  char c = 0;
+  g_assert_cmpint(fake_read(mm, (gulong)at + 5 * TES_PAGE_SIZE, &c, 1, TRUE), ==, 0);
+  g_assert_cmpint(c, ==, 'a' + 9);
+  g_assert_cmpuint(fake_ops_count() - before, ==, 5); /* 0-3, 4-7, 8, 10-13, 14-15 */
+  g_assert_cmpint(fake_read(mm, (gulong)at + 10 * TES_PAGE_SIZE, &c, 1, TRUE), ==, 0);
+  g_assert_cmpint(c, ==, 'a' + 10);
+  g_assert_cmpint(fake_write(mm, (gulong)at + 15 * TES_PAGE_SIZE, "x", 1, TRUE), ==, 0);
+  g_assert_cmpint(fake_read(mm, (gulong)at + 9 * TES_PAGE_SIZE, &c, 1, TRUE), ==, SIGSEGV);
+  g_assert_cmpint(fake_write(mm, (gulong)at, "x", 1, TRUE), ==, SIGSEGV);
+  g_assert_cmpuint(fake_ops_count() - before, ==, 5);
+  mm_done(mm);
+  f->source.ops->unref(&f->source);
+  teardown();
+}
+
 /* What was written after one fork is copied by the next: neither side faults for it, and both see their own bytes. */
 static void test_fork_copies_hot_pages(void) {
   setup_with(TRUE, 0);
@@ -378,6 +415,7 @@ int main(int argc, char **argv) {
   g_test_add_func("/mm/basic", test_basic);
   g_test_add_func("/mm/reservations", test_reservations);
   g_test_add_func("/mm/cow-merges", test_cow_merges);
+  g_test_add_func("/mm/defer", test_defer);
   g_test_add_func("/mm/fork-copies-hot-pages", test_fork_copies_hot_pages);
   g_test_add_func("/mm/small-steps-merge", test_small_steps_merge);
   g_test_add_func("/mm/vma-limit", test_vma_limit);
