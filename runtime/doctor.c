@@ -105,24 +105,27 @@ static void load(Doctor *d) {
 
 /* ---- Platforms ---- */
 
-/* In a child: asks the platform, then opens it as a kernel would. */
-static void check_platform(Finding *f, gconstpointer data) {
-  const TesFeature *feature = data;
-  const TesPlatformOps *ops = feature->ops;
+/* In a child: asks the platform. */
+static void check_probe(Finding *f, gconstpointer data) {
+  const TesPlatformOps *ops = ((const TesFeature *)data)->ops;
   g_autofree char *why_not = NULL;
+  f->result = TES_HAS(ops, probe) ? ops->probe(&why_not) : 0;
+  finding(f, f->result < 0 ? DOCTOR_NO : DOCTOR_YES, NULL, "%s",
+          f->result >= 0 ? "works"
+          : why_not      ? why_not
+                         : g_strerror(-f->result));
+}
+
+/* In another: opens it as a kernel would. */
+static void check_open(Finding *f, gconstpointer data) {
+  const TesPlatformOps *ops = ((const TesFeature *)data)->ops;
   g_autoptr(GError) error = NULL;
   TesPlatformArgs args = {.size = sizeof args, .cores = g_get_num_processors()};
-  f->result = TES_HAS(ops, probe) ? ops->probe(&why_not) : 0;
-  if (f->result < 0) {
-    finding(f, DOCTOR_NO, NULL, "%s", why_not ? why_not : g_strerror(-f->result));
-    return;
-  }
   gint64 begin = g_get_monotonic_time();
   TesPlatform *p = ops->open(&args, &error);
   gint64 took = g_get_monotonic_time() - begin;
   if (!p) {
-    finding(f, DOCTOR_NO, "choose another with --platform", "its probe succeeds, but it cannot be opened: %s",
-            error ? error->message : "no reason given");
+    finding(f, DOCTOR_NO, NULL, "%s", error ? error->message : "no reason given");
     return;
   }
   ops->close(p);
@@ -133,11 +136,19 @@ static void check_platform(Finding *f, gconstpointer data) {
 static void add_platform(const TesPlugin *p, const char *origin, const TesFeature *feature, gpointer data) {
   (void)p, (void)origin;
   Doctor *d = data;
-  const Check c = {feature->name, check_platform, feature};
-  Finding *f = add_line(g_ptr_array_index(d->areas, d->areas->len - 1), feature->name, feature);
-  run_check(&c, PLATFORM_LIMIT, d->end, f);
-  if (f->state == DOCTOR_NO && f->result == 0 && !strstr(f->reason, "its probe"))
-    f->result = -ETIMEDOUT; /* the child did not get as far as to say */
+  const Check probe = {feature->name, check_probe, feature}, open = {feature->name, check_open, feature};
+  Finding *f = add_line(g_ptr_array_index(d->areas, d->areas->len - 1), feature->name, feature), opened;
+  run_check(&probe, PLATFORM_LIMIT, d->end, f);
+  if (f->state == DOCTOR_NO) {
+    f->result = MIN(f->result, -1); /* a child that could not say so */
+    return;
+  }
+  run_check(&open, PLATFORM_LIMIT, d->end, &opened);
+  if (opened.state == DOCTOR_YES)
+    *f = opened;
+  else
+    finding(f, DOCTOR_NO, "choose another with --platform", "its probe succeeds, but it cannot be opened: %s",
+            opened.reason);
 }
 
 /* Answers for platforms from what their children found. */
