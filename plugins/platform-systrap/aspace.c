@@ -1,0 +1,311 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Address spaces: TesAspaceOps of the systrap platform.
+ *
+ * apply() queues operations. While no thread of the address space is in the guest the queue may wait: every run() empties it
+ * before it enters the guest. Otherwise it is emptied at once, by the mapper, whoever asks: the host kernel's munmap and
+ * mprotect take the old mapping from all threads. What happens when the host refuses an operation:
+ * ../platform-common/mapqueue.h. Lost mappings whose callers are gone make the address space `strict` for a while, so that
+ * the next caller is told. */
+#include <errno.h>
+#include <signal.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+#include "private.h"
+
+#define FDS_PER_BATCH 8 /* fits any socket's queue */
+#define STRICT_FOR 64   /* operations */
+
+void st_mark_dead(StAspace *as) {
+  g_atomic_int_set(&as->dead, TRUE);
+  for (guint i = 0; i < as->execs->len; i++)
+    st_exec_wake(g_ptr_array_index(as->execs, i));
+}
+
+void st_kill(StAspace *as) {
+  if (!as->dead && !as->mapper->alone)
+    kill(as->mapper->pid, SIGKILL);
+  st_mark_dead(as);
+}
+
+/* ---- The queue ---- */
+
+/* Makes ST_FD_MEM the memory file: sent once, inherited by forks. */
+static int give_memory(StMapper *m, int fd) {
+  const gulong dup[6] = {ST_FD_IN, ST_FD_MEM};
+  int r = st_send_fd(m, fd);
+  if (r < 0)
+    return r;
+  st_order(m, SYS_dup2, 0, dup);
+  st_close_fd(m);
+  m->mem_fd = fd;
+  return 0;
+}
+
+static void order_for(StMapper *m, const TesMapOp *op) {
+  gulong flags = MAP_SHARED | MAP_FIXED | (op->flags & TES_MAP_POPULATE ? MAP_POPULATE : 0);
+  gulong fd = op->flags & TES_MAP_STABLE_FD && op->fd == m->mem_fd ? ST_FD_MEM : ST_FD_IN;
+  const gulong args[6] = {op->addr, op->len, op->prot, flags, fd, (gulong)op->off};
+  const guint nrs[] = {SYS_mmap, SYS_munmap, SYS_mprotect};
+  st_order(m, nrs[op->kind], 0, args);
+}
+
+/* Sees to the descriptor of a MAP operation; *in is what ST_FD_IN holds. 1: no more in this batch. */
+static int order_fd(StAspace *as, const TesMapOp *op, int *in, guint *fds) {
+  StPlatform *p = ST_PLATFORM(as);
+  StMapper *m = as->mapper;
+  if (op->flags & TES_MAP_STABLE_FD && p->mem_fd < 0)
+    p->mem_fd = op->fd;
+  if (op->flags & TES_MAP_STABLE_FD && op->fd == p->mem_fd) {
+    if (m->mem_fd == op->fd)
+      return 0;
+    if (*in < 0)
+      return give_memory(m, op->fd);
+  }
+  if (op->fd == *in)
+    return 0;
+  if ((*fds)++ == FDS_PER_BATCH)
+    return 1;
+  if (*in >= 0)
+    st_close_fd(m);
+  *in = -1;
+  int r = st_send_fd(m, op->fd);
+  if (r == 0)
+    *in = op->fd;
+  return r;
+}
+
+/* Runs queued operations from *next on, as many as one batch holds. On an error *next is the operation that failed, or
+ * where the batch broke off for want of a descriptor. */
+static int run_some(StAspace *as, guint *next) {
+  StMapper *m = as->mapper;
+  guint16 op_of[ST_ORDERS_MAX + 1] = {0};
+  guint first = *next, i = first, fds = 0, failed = G_MAXUINT;
+  int in = -1, r = 0;
+  st_begin(ST_PLATFORM(as), m);
+  for (; i < as->queue.ops->len && m->nordered + 8 < ST_ORDERS_MAX; i++) {
+    const TesMapOp *op = &mapqueue_at(&as->queue, i)->op;
+    if (op->kind == TES_MAP_MAP && (r = order_fd(as, op, &in, &fds)) != 0)
+      break;
+    op_of[m->nordered] = (guint16)(i - first);
+    order_for(m, op);
+  }
+  if (in >= 0)
+    st_close_fd(m);
+  *next = i;
+  int rb = st_batch(ST_PLATFORM(as), m, &failed, NULL, 0);
+  if (rb < 0 && failed <= ST_ORDERS_MAX)
+    *next = first + op_of[failed];
+  return rb < 0 ? rb : MIN(r, 0);
+}
+
+/* Empties the queue. Returns the first error of operation `first` or later. */
+int st_drain(StAspace *as, guint first) {
+  gboolean dropped = FALSE;
+  int error = 0;
+  guint i = 0;
+  while (i < as->queue.ops->len && !as->dead) {
+    guint before = as->queue.ops->len;
+    int r = run_some(as, &i);
+    if (r == 0)
+      continue;
+    Refused what = r == -ESRCH || i >= before ? REFUSED_FATAL : mapqueue_degrade(&as->queue, i, r, &dropped);
+    if (as->queue.ops->len > before && i <= first)
+      first++;
+    if (what == REFUSED_FATAL)
+      st_kill(as);
+    else if (what == REFUSED_LOST && i >= first)
+      error = error ? error : r;
+    else if (what == REFUSED_LOST)
+      as->strict = STRICT_FOR;
+  }
+  mapqueue_clear(&as->queue);
+  return as->dead ? 0 : error;
+}
+
+static gboolean anybody_in_guest(const StAspace *as) {
+  for (guint i = 0; i < as->execs->len; i++)
+    if (g_atomic_int_get(&((StExec *)g_ptr_array_index(as->execs, i))->in_guest))
+      return TRUE;
+  return FALSE;
+}
+
+static int aspace_apply(TesAspace *base, const TesMapOp *ops, gsize n) {
+  StAspace *as = (StAspace *)base;
+  int r = 0;
+  g_mutex_lock(&as->lock);
+  if (!as->dead) { /* else nothing is mapped, nothing runs */
+    guint first = as->queue.ops->len;
+    r = mapqueue_push(&as->queue, ops, n);
+    if (r == 0 && (as->strict || as->queue.ops->len > MAPQUEUE_MAX / 4 || anybody_in_guest(as)))
+      r = st_drain(as, first);
+    if (as->strict && r == 0)
+      as->strict -= MIN(as->strict, n);
+  }
+  g_mutex_unlock(&as->lock);
+  return r;
+}
+
+/* ---- New and old stubs ---- */
+
+static const TesAspaceOps aspace_ops;
+
+static StAspace *wrap(TesPlatform *platform, StMapper *m, StThread *t) {
+  StAspace *as = g_new0(StAspace, 1);
+  guint place;
+  as->base.ops = &aspace_ops;
+  as->base.platform = platform;
+  as->mapper = m;
+  mapqueue_init(&as->queue, platform->min_addr, ST_BASE);
+  as->execs = g_ptr_array_new();
+  as->idle = g_ptr_array_new();
+  st_numbers_init(&as->places, ST_PER_PROCESS);
+  g_ptr_array_add(as->idle, t);
+  st_number_take(&as->places, &place); /* t's */
+  g_mutex_init(&as->lock);
+  return as;
+}
+
+/* Forks `from`, which has nothing else to do: the new stub has one waiting thread. 0 or -errno. */
+static int fork_stub(StPlatform *p, StMapper *from, StMapper **mapper, StThread **thread) {
+  int theirs = -1, r;
+  pid_t tid = 0;
+  StThread *t = st_thread_new(p, 0);
+  StMapper *m = t ? st_mapper_new(p, &theirs) : NULL;
+  r = m ? 0 : -EAGAIN;
+  if (m) {
+    const gulong clone[6] = {ST_CLONE_PROCESS, 0, 0, 0, 0, ST_RO_ORDERS + (gulong)m->page * ST_PAGE};
+    st_order_thread(m, t); /* waits there for the child */
+    m->orders->list[m->nordered].nr = ST_NR_END;
+    m->orders->batch = 1;
+    m->nordered = 0;
+    m->mem_fd = from->mem_fd;
+    st_begin(p, from);
+    r = st_send_fd(from, theirs);
+    close(theirs);
+    if (r == 0) {
+      st_order(from, SYS_clone, ST_F_FORK, clone);
+      st_close_fd(from);
+      r = st_batch(p, from, NULL, NULL, 0);
+    }
+    if (r == 0)
+      r = st_wait(p, m, NULL, &tid, 1);
+    m->cpu = from->cpu;
+  }
+  if (r == 0) {
+    t->tid = tid;
+    t->cpu = m->cpu;
+    *mapper = m;
+    *thread = t;
+    return 0;
+  }
+  if (m && !m->alone)
+    kill(m->pid, SIGKILL);
+  if (m)
+    st_mapper_free(p, m);
+  if (t)
+    st_thread_free(p, t);
+  return r;
+}
+
+static TesAspace *aspace_clone(TesAspace *base, const TesMapOp *ops, gsize n, GError **error) {
+  StAspace *as = (StAspace *)base;
+  StMapper *m;
+  StThread *t;
+  g_mutex_lock(&as->lock);
+  int r = as->dead ? -ESRCH : mapqueue_push(&as->queue, ops, n);
+  if (r == 0)
+    st_drain(as, as->queue.ops->len); /* what is lost comes back by faults, in both */
+  if (r == 0)
+    r = as->dead ? -ESRCH : fork_stub(ST_PLATFORM(as), as->mapper, &m, &t);
+  g_mutex_unlock(&as->lock);
+  if (r == 0)
+    return &wrap(base->platform, m, t)->base;
+  g_set_error(error, TES_ERROR, TES_ERROR_PLATFORM, "systrap platform: cannot fork a stub: %s",
+              g_strerror(-r));
+  return NULL;
+}
+
+TesAspace *st_aspace_new(TesPlatform *platform, GError **error) {
+  StPlatform *p = (StPlatform *)platform;
+  StSpare s = {NULL, NULL};
+  int r = 0;
+  g_mutex_lock(&p->lock);
+  if (p->nspares)
+    s = p->spares[--p->nspares];
+  g_mutex_unlock(&p->lock);
+  if (!s.mapper) {
+    g_mutex_lock(&p->seed_lock);
+    r = fork_stub(p, p->seed, &s.mapper, &s.thread);
+    g_mutex_unlock(&p->seed_lock);
+  }
+  if (r == 0)
+    return &wrap(platform, s.mapper, s.thread)->base;
+  g_set_error(error, TES_ERROR, TES_ERROR_PLATFORM,
+              r == -EAGAIN ? "systrap platform: too many processes: %s"
+                           : "systrap platform: no new stub process (did its zygote die?): %s",
+              g_strerror(-r));
+  return NULL;
+}
+
+/* Empties a stub with one waiting thread for the next address space. FALSE: it is not fit for that. */
+static gboolean recycle(StAspace *as) {
+  StPlatform *p = ST_PLATFORM(as);
+  const gulong all[6] = {0, ST_BASE};
+  gboolean kept = FALSE;
+  if (as->dead || as->idle->len != 1 || as->places.next - as->places.free->len != 1)
+    return FALSE;
+  StThread *t = g_ptr_array_index(as->idle, 0);
+  if (t->place != 0 || p->nspares >= ST_SPARES)
+    return FALSE;
+  st_begin(p, as->mapper);
+  st_order(as->mapper, SYS_munmap, 0, all);
+  if (st_batch(p, as->mapper, NULL, NULL, 0) < 0)
+    return FALSE;
+  g_mutex_lock(&p->lock);
+  kept = p->nspares < ST_SPARES;
+  if (kept)
+    p->spares[p->nspares++] = (StSpare){as->mapper, t};
+  g_mutex_unlock(&p->lock);
+  return kept;
+}
+
+static void free_spare(StPlatform *p, StMapper *m, StThread *t) {
+  if (!m->alone)
+    kill(m->pid, SIGKILL);
+  st_thread_free(p, t);
+  st_mapper_free(p, m);
+}
+
+void st_spares_free(StPlatform *p) {
+  while (p->nspares) {
+    StSpare s = p->spares[--p->nspares];
+    free_spare(p, s.mapper, s.thread);
+  }
+}
+
+static void aspace_free(TesAspace *base) {
+  StAspace *as = (StAspace *)base;
+  StPlatform *p = ST_PLATFORM(as);
+  if (!recycle(as)) {
+    if (!as->dead)
+      kill(as->mapper->pid, SIGKILL);
+    for (guint i = 0; i < as->idle->len; i++)
+      st_thread_free(p, g_ptr_array_index(as->idle, i));
+    st_mapper_free(p, as->mapper);
+  }
+  mapqueue_free(&as->queue);
+  g_ptr_array_unref(as->execs);
+  g_ptr_array_unref(as->idle);
+  g_array_unref(as->places.free);
+  g_mutex_clear(&as->lock);
+  g_free(as);
+}
+
+static const TesAspaceOps aspace_ops = {
+    .size = sizeof(TesAspaceOps),
+    .apply = aspace_apply,
+    .clone = aspace_clone,
+    .free = aspace_free,
+};

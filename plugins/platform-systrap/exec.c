@@ -1,0 +1,389 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Threads of execution: TesExecOps of the systrap platform.
+ *
+ * An exec uses a guest thread of the stub, which waits in its slot while the task's thread serves. run() answers the
+ * last trap and waits for the next. Registers are in the slot, in a signal frame or, for a rewritten call, in StOut;
+ * they are copied once, when somebody asks for them.
+ *
+ * A kick sets `attn`, then looks at `in_guest`; run() sets `in_guest`, then looks at `attn`, and again after it has
+ * answered: the signal of a kick that came before the answer is dropped by the stub. */
+#include <errno.h>
+#include <linux/futex.h>
+#include <poll.h>
+#include <signal.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
+#include "private.h"
+
+#define XSTATE_HEADER 512
+#define MXCSR 24
+#define MXCSR_MASK 0xffffU
+#define TICKS_PER_LOOK 8    /* is the stub alive? */
+#define TICKS_PER_PROOF 128 /* is the thread? */
+#define REFRAME_LIMIT 2     /* seconds */
+
+static long futex(const void *at, int op, guint32 value, const struct timespec *limit) {
+  return syscall(SYS_futex, at, op, value, limit, NULL, 0);
+}
+
+static void wake_all(const void *at) { futex(at, FUTEX_WAKE, G_MAXINT, NULL); }
+
+void st_exec_wake(StExec *e) { wake_all(&e->thread->out->post); }
+
+static void send_kick(StExec *e) { st_kick(ST_ASPACE(e)->mapper, e->thread->tid); }
+
+/* ---- The hand-over ---- */
+
+static void answer(StThread *t, guint32 flags) {
+  t->in->flags = flags;
+  __atomic_store_n(&t->in->answer, ++t->seq, __ATOMIC_SEQ_CST);
+  if (__atomic_load_n(&t->out->sleeping, __ATOMIC_SEQ_CST))
+    wake_all(&t->in->answer);
+}
+
+/* FALSE: the stub died, or the limit (seconds, 0: none) has passed. */
+static gboolean wait_post(StExec *e, guint limit) {
+  StThread *t = e->thread;
+  StAspace *as = ST_ASPACE(e);
+  guint32 want = t->seq + 1, post;
+  const struct timespec second = {1, 0};
+  gboolean ok = TRUE;
+  if (__atomic_load_n(&t->out->post, __ATOMIC_ACQUIRE) == want)
+    return TRUE;
+  __atomic_store_n(&t->in->sleeping, 1, __ATOMIC_SEQ_CST);
+  while (ok && (post = __atomic_load_n(&t->out->post, __ATOMIC_SEQ_CST)) != want) {
+    if (g_atomic_int_get(&as->dead))
+      ok = FALSE;
+    else if (futex(&t->out->post, FUTEX_WAIT, post, limit ? &second : NULL) < 0 && errno == ETIMEDOUT) {
+      send_kick(e);
+      ok = --limit > 0;
+    }
+  }
+  __atomic_store_n(&t->in->sleeping, 0, __ATOMIC_RELAXED);
+  return ok;
+}
+
+/* ---- Running ---- */
+
+static void died(StExec *e) {
+  StAspace *as = ST_ASPACE(e);
+  g_atomic_int_set(&e->in_guest, 0);
+  g_mutex_lock(&as->lock);
+  st_kill(as);
+  g_mutex_unlock(&as->lock);
+}
+
+static void pin_self(int cpu) {
+  cpu_set_t set;
+  CPU_ZERO(&set);
+  CPU_SET(cpu, &set);
+  sched_setaffinity(0, sizeof set, &set);
+}
+
+/* Both threads to the CPU where this one is. */
+static void settle(StExec *e) {
+  StAspace *as = ST_ASPACE(e);
+  StPlatform *p = ST_PLATFORM(as);
+  StThread *t = e->thread;
+  int cpu = sched_getcpu();
+  if (p->ncpus < 2 || cpu < 0 || cpu >= ST_MASK_SIZE * 8)
+    return;
+  pin_self(cpu);
+  if (t->cpu == cpu)
+    return;
+  const gulong args[6] = {(gulong)t->tid, ST_MASK_SIZE, ST_ORDERS + ST_O_MASK};
+  g_mutex_lock(&as->lock);
+  st_begin(p, as->mapper);
+  memset(as->mapper->orders->mask, 0, ST_MASK_SIZE);
+  as->mapper->orders->mask[cpu / 8] = (guint8)(1 << cpu % 8);
+  st_order(as->mapper, SYS_sched_setaffinity, ST_F_MAYFAIL, args);
+  if (st_batch(p, as->mapper, NULL, NULL, 0) == 0)
+    t->cpu = cpu;
+  g_mutex_unlock(&as->lock);
+}
+
+/* After a direct call there is no signal frame: makes one, with the guest's registers and extended state. */
+static gboolean need_frame(StExec *e) {
+  TesTrap trap;
+  if (e->stopped && e->kind == ST_FRAME)
+    return TRUE;
+  if (!e->stopped) { /* a thread that waits for its first use, or its next */
+    if (!wait_post(e, REFRAME_LIMIT))
+      return FALSE;
+    if (e->thread->out->kind != ST_DIRECT)
+      return st_decode(e, &trap);
+  }
+  if (!e->has_regs && e->stopped)
+    st_get_regs(e);
+  answer(e->thread, ST_REFRAME);
+  if (!wait_post(e, REFRAME_LIMIT))
+    return FALSE;
+  gboolean has_regs = e->has_regs, syscall = e->syscall;
+  gulong nr = e->nr;
+  gboolean ok = st_decode(e, &trap) && e->kind == ST_FRAME;
+  e->has_regs = has_regs;
+  e->dirty = TRUE;
+  e->syscall = syscall;
+  e->nr = nr;
+  return ok;
+}
+
+static gboolean put_xstate(StExec *e, const void *buf) {
+  StPlatform *p = ST_PLATFORM(ST_ASPACE(e));
+  gulong at = __atomic_load_n(&e->frame->c.fpstate, __ATOMIC_RELAXED);
+  gulong low = (gulong)e->thread->out, slot = ST_SLOTS + (gulong)e->thread->place * ST_SLOT_SIZE;
+  if (at < slot + ST_STACK || at > slot + ST_SLOT_SIZE - p->base.xstate_size || at % 64)
+    return FALSE;
+  memcpy((char *)low + (at - slot - ST_OUT), buf, p->base.xstate_size);
+  return TRUE;
+}
+
+/* First run. */
+static gboolean bind_exec(StExec *e) {
+  e->bound = TRUE;
+  settle(e);
+  if (!need_frame(e) || !put_xstate(e, e->xstate ? e->xstate : ST_PLATFORM(ST_ASPACE(e))->xinit))
+    return FALSE;
+  g_clear_pointer(&e->xstate, g_free);
+  e->has_regs = e->dirty = TRUE;
+  return TRUE;
+}
+
+/* TRUE: in_guest is set, nothing is queued. FALSE: kicked. */
+static gboolean enter(StExec *e) {
+  StAspace *as = ST_ASPACE(e);
+  for (;;) {
+    g_atomic_int_set(&e->in_guest, 1);
+    if (G_UNLIKELY(g_atomic_int_get(&e->attn))) {
+      g_atomic_int_set(&e->in_guest, 0);
+      g_atomic_int_set(&e->attn, 0);
+      return FALSE;
+    }
+    if (G_LIKELY(!g_atomic_int_get(&as->queue.n)))
+      return TRUE;
+    g_atomic_int_set(&e->in_guest, 0);
+    g_mutex_lock(&as->lock);
+    st_drain(as, as->queue.ops->len);
+    g_mutex_unlock(&as->lock);
+  }
+}
+
+/* Loads what changed and lets the guest go on. */
+static gboolean resume(StExec *e) {
+  guint32 flags = 0;
+  if (e->dirty) {
+    if (!need_frame(e))
+      return FALSE;
+    st_put_regs(e);
+    flags = ST_LOAD_FS | ST_LOAD_GS;
+  } else if (e->has_result && e->kind == ST_DIRECT)
+    e->thread->in->result = e->result;
+  else if (e->has_result)
+    e->frame->c.rax = e->result;
+  e->stopped = e->syscall = e->dirty = e->has_result = e->has_regs = FALSE;
+  e->quiet = 0;
+  answer(e->thread, flags);
+  if (G_UNLIKELY(g_atomic_int_get(&e->attn)))
+    send_kick(e);
+  return TRUE;
+}
+
+static int exec_run(TesExec *base, TesTrap *out) {
+  StExec *e = (StExec *)base;
+  StAspace *as = ST_ASPACE(e);
+  memset(out, 0, sizeof *out);
+  if (G_UNLIKELY(!e->bound) && !bind_exec(e))
+    goto dead;
+  for (;;) {
+    if (!enter(e)) {
+      out->kind = TES_TRAP_KICK;
+      return 0;
+    }
+    if (g_atomic_int_get(&as->dead) || !resume(e) || !wait_post(e, 0))
+      break;
+    g_atomic_int_set(&e->in_guest, 0);
+    if (!st_decode(e, out))
+      break;
+    if (G_LIKELY(out->kind != TES_TRAP_KICK))
+      return 0;
+    /* Ours: enter() says so. A late one, of a kick that was told already: nobody needs to know. */
+  }
+dead:
+  died(e);
+  out->kind = TES_TRAP_DEAD;
+  return 0;
+}
+
+static TesRegs *exec_regs(TesExec *base, gboolean write) {
+  StExec *e = (StExec *)base;
+  if (!e->has_regs && e->stopped)
+    st_get_regs(e);
+  e->dirty |= write;
+  return &e->regs;
+}
+
+static void exec_set_result(TesExec *base, gulong rax) {
+  StExec *e = (StExec *)base;
+  if (e->has_regs)
+    e->regs.rax = rax;
+  e->result = rax;
+  e->has_result = TRUE;
+}
+
+/* ---- Extended state ---- */
+
+static int exec_xstate_get(TesExec *base, void *buf, gsize n) {
+  StExec *e = (StExec *)base;
+  StPlatform *p = ST_PLATFORM(ST_ASPACE(e));
+  n = MIN(n, p->base.xstate_size);
+  if (!e->bound) {
+    memcpy(buf, e->xstate ? e->xstate : p->xinit, n);
+    return (int)n;
+  }
+  if (!need_frame(e))
+    return -ESRCH;
+  gulong at = __atomic_load_n(&e->frame->c.fpstate, __ATOMIC_RELAXED);
+  gulong slot = ST_SLOTS + (gulong)e->thread->place * ST_SLOT_SIZE;
+  if (at < slot + ST_STACK || at > slot + ST_SLOT_SIZE - p->base.xstate_size)
+    return -ESRCH;
+  memcpy(buf, (char *)e->thread->out + (at - slot - ST_OUT), n);
+  return (int)n;
+}
+
+/* What XRSTOR would refuse is refused here. */
+static gboolean valid_xstate(const StPlatform *p, const void *buf) {
+  guint64 header[8];
+  guint32 mxcsr;
+  memcpy(header, (const char *)buf + XSTATE_HEADER, sizeof header);
+  memcpy(&mxcsr, (const char *)buf + MXCSR, sizeof mxcsr);
+  for (guint i = 1; i < 8; i++)
+    if (header[i])
+      return FALSE;
+  return !(header[0] & ~p->base.xfeatures) && !(mxcsr & ~MXCSR_MASK);
+}
+
+static int exec_xstate_set(TesExec *base, const void *buf, gsize n) {
+  StExec *e = (StExec *)base;
+  StPlatform *p = ST_PLATFORM(ST_ASPACE(e));
+  if (n != p->base.xstate_size)
+    return -EINVAL;
+  g_autofree void *copy = g_memdup2(buf, n);
+  if (!valid_xstate(p, copy))
+    return -EINVAL;
+  if (e->bound)
+    return need_frame(e) && put_xstate(e, copy) ? 0 : -ESRCH;
+  g_free(e->xstate);
+  e->xstate = g_steal_pointer(&copy);
+  return 0;
+}
+
+/* ---- Kicks ---- */
+
+static void exec_kick(TesExec *base) {
+  StExec *e = (StExec *)base;
+  g_atomic_int_set(&e->attn, 1);
+  if (g_atomic_int_get(&e->in_guest))
+    send_kick(e);
+}
+
+/* A thread that cannot be signalled is gone: it made itself end. */
+static void prove(StExec *e) {
+  StAspace *as = ST_ASPACE(e);
+  const gulong args[6] = {0, (gulong)e->thread->tid, ST_KICK_SIGNAL};
+  (void)args;
+  g_mutex_lock(&as->lock);
+  struct pollfd fd = {as->mapper->sock, 0, 0};
+  if (!as->dead && poll(&fd, 1, 0) > 0 && fd.revents & (POLLHUP | POLLERR))
+    st_mark_dead(as);
+  g_mutex_unlock(&as->lock);
+}
+
+static void exec_tick(TesExec *base) {
+  StExec *e = (StExec *)base;
+  if (g_atomic_int_get(&e->attn) && g_atomic_int_get(&e->in_guest))
+    send_kick(e);
+  if (++e->quiet % TICKS_PER_LOOK == 0)
+    prove(e);
+}
+
+/* ---- Beginning and end ---- */
+
+/* Under the lock. The thread waits for the next exec. */
+static void exec_free(TesExec *base) {
+  StExec *e = (StExec *)base;
+  StAspace *as = ST_ASPACE(e);
+  StPlatform *p = ST_PLATFORM(as);
+  g_mutex_lock(&as->lock);
+  g_ptr_array_remove_fast(as->execs, e);
+  memset(e->thread->in->fact_of, 0, sizeof e->thread->in->fact_of);
+  g_ptr_array_add(as->idle, e->thread);
+  g_mutex_unlock(&as->lock);
+  if (e->bound && p->ncpus > 1)
+    sched_setaffinity(0, sizeof p->allowed, &p->allowed);
+  g_free(e->xstate);
+  g_free(e);
+}
+
+static const TesExecOps exec_ops = {
+    .size = sizeof(TesExecOps),
+    .run = exec_run,
+    .regs = exec_regs,
+    .set_result = exec_set_result,
+    .xstate_get = exec_xstate_get,
+    .xstate_set = exec_xstate_set,
+    .kick = exec_kick,
+    .tick = exec_tick,
+    .free = exec_free,
+};
+
+/* Under the lock. A waiting thread: an idle one, or a new one. NULL and *error, -errno. */
+static StThread *find_thread(StAspace *as, int *error) {
+  StPlatform *p = ST_PLATFORM(as);
+  StThread *t = NULL;
+  guint place;
+  *error = as->dead ? -ESRCH : -EAGAIN;
+  if (as->dead)
+    return NULL;
+  if (as->idle->len)
+    return g_ptr_array_steal_index_fast(as->idle, as->idle->len - 1);
+  if (!st_number_take(&as->places, &place))
+    return NULL;
+  t = st_thread_new(p, place);
+  if (t) {
+    st_begin(p, as->mapper);
+    st_order_thread(as->mapper, t);
+    *error = st_batch(p, as->mapper, NULL, &t->tid, 1);
+    t->cpu = as->mapper->cpu;
+    if (*error == 0)
+      return t;
+    st_thread_free(p, t);
+  }
+  st_number_give(&as->places, place);
+  return NULL;
+}
+
+TesExec *st_exec_new(TesPlatform *platform, TesAspace *base, GError **error) {
+  StAspace *as = (StAspace *)base;
+  StExec *e = g_new0(StExec, 1);
+  int r;
+  (void)platform;
+  g_mutex_lock(&as->lock);
+  e->thread = find_thread(as, &r);
+  if (e->thread)
+    g_ptr_array_add(as->execs, e);
+  g_mutex_unlock(&as->lock);
+  if (!e->thread) {
+    g_set_error(error, TES_ERROR, TES_ERROR_PLATFORM, "systrap platform: cannot make a stub thread: %s",
+                g_strerror(-r));
+    g_free(e);
+    return NULL;
+  }
+  e->base.ops = &exec_ops;
+  e->base.aspace = base;
+  e->regs = (TesRegs){.cs = 0x33, .ss = 0x2b, .eflags = 0x202, .orig_rax = (gulong)-1};
+  e->has_regs = e->dirty = TRUE;
+  return &e->base;
+}

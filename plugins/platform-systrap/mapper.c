@@ -1,0 +1,241 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* A stub process as its kernel sees it: the mapper, its first thread, and what it is told.
+ *
+ * Orders stand in a page that only this process can write; a bell, a futex word in it, says that there are new ones. Answers
+ * come over a socket, and only as lengths: no byte is believed that a guest could have written. The end of the process
+ * closes the socket. Callers serialise batches (StAspace.lock, StPlatform.seed_lock). */
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <linux/falloc.h>
+#include <linux/futex.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/socket.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+#include "../platform-common/birth.h"
+#include "private.h"
+
+void st_numbers_init(StNumbers *n, guint max) {
+  *n = (StNumbers){g_array_new(FALSE, FALSE, sizeof(guint)), 0, max};
+}
+
+gboolean st_number_take(StNumbers *n, guint *out) {
+  if (n->free->len) {
+    *out = g_array_index(n->free, guint, n->free->len - 1);
+    g_array_set_size(n->free, n->free->len - 1);
+    return TRUE;
+  }
+  if (n->next == n->max)
+    return FALSE;
+  *out = n->next++;
+  return TRUE;
+}
+
+void st_number_give(StNumbers *n, guint number) { g_array_append_val(n->free, number); }
+
+StMapper *st_mapper_new(StPlatform *p, int *theirs) {
+  const int one = 1;
+  guint page;
+  g_mutex_lock(&p->lock);
+  gboolean ok = st_number_take(&p->pages, &page);
+  g_mutex_unlock(&p->lock);
+  if (!ok) {
+    errno = EAGAIN;
+    return NULL;
+  }
+  StMapper *m = g_new0(StMapper, 1);
+  m->page = page;
+  m->orders = (StOrders *)(p->ro + ST_RO_ORDERS + (gsize)page * ST_PAGE);
+  memset(m->orders, 0, sizeof *m->orders);
+  m->mem_fd = m->cpu = m->sock = -1;
+  m->alone = TRUE;
+  g_mutex_init(&m->kick_lock);
+  if (birth_socket_pair(&m->sock, theirs) &&
+      setsockopt(m->sock, SOL_SOCKET, SO_PASSCRED, &one, sizeof one) == 0)
+    return m;
+  int error = errno;
+  if (m->sock >= 0)
+    close(*theirs);
+  st_mapper_free(p, m);
+  errno = error;
+  return NULL;
+}
+
+void st_mapper_free(StPlatform *p, StMapper *m) {
+  g_mutex_lock(&p->lock);
+  st_number_give(&p->pages, m->page);
+  g_mutex_unlock(&p->lock);
+  if (m->sock >= 0)
+    close(m->sock);
+  g_mutex_clear(&m->kick_lock);
+  g_free(m);
+}
+
+void st_order(StMapper *m, guint nr, guint flags, const gulong args[6]) {
+  g_return_if_fail(m->nordered < ST_ORDERS_MAX);
+  StOrder *o = &m->orders->list[m->nordered++];
+  o->nr = nr;
+  o->flags = flags;
+  memcpy(o->args, args, sizeof o->args);
+}
+
+/* A mapper on another CPU takes ten times longer to answer. */
+static void move_here(StPlatform *p, StMapper *m) {
+  int cpu = sched_getcpu();
+  cpu_set_t set;
+  if (p->ncpus < 2 || cpu == m->cpu || cpu < 0 || cpu >= CPU_SETSIZE || m->alone)
+    return;
+  CPU_ZERO(&set);
+  CPU_SET(cpu, &set);
+  if (sched_setaffinity(m->pid, sizeof set, &set) == 0)
+    m->cpu = cpu;
+}
+
+static void order_receive(StMapper *m) {
+  const gulong receive[6] = {ST_FD_SOCK, ST_AT(tes_st_msghdr), MSG_DONTWAIT};
+  st_order(m, SYS_recvmsg, ST_F_MAYFAIL, receive);
+}
+
+void st_close_fd(StMapper *m) {
+  const gulong in[6] = {ST_FD_IN};
+  st_order(m, SYS_close, ST_F_MAYFAIL, in);
+}
+
+void st_begin(StPlatform *p, StMapper *m) {
+  m->nordered = 0;
+  move_here(p, m);
+  if (m->stale_fds)
+    st_close_fd(m);
+  for (; m->stale_fds; m->stale_fds--) {
+    order_receive(m);
+    st_close_fd(m);
+  }
+}
+
+int st_send_fd(StMapper *m, int fd) {
+  int r = birth_send_fd(m->sock, fd);
+  if (r < 0)
+    return r;
+  order_receive(m);
+  m->stale_fds++; /* until the batch has ended well */
+  return 0;
+}
+
+static void ring(StMapper *m) {
+  __atomic_add_fetch(&m->orders->bell, 1, __ATOMIC_SEQ_CST);
+  /* All: a guest thread may wait on this word too. */
+  syscall(SYS_futex, &m->orders->bell, FUTEX_WAKE, INT_MAX, NULL, NULL, 0);
+}
+
+void st_ring(StMapper *m) {
+  m->orders->list[m->nordered].nr = ST_NR_END;
+  m->nordered = 0;
+  __atomic_add_fetch(&m->orders->batch, 1, __ATOMIC_SEQ_CST);
+  ring(m);
+}
+
+/* One answer: its value, or -ESRCH. */
+static int receive(StMapper *m) {
+  union {
+    struct cmsghdr h;
+    char space[CMSG_SPACE(sizeof(struct ucred))];
+  } control;
+  char byte;
+  struct iovec iov = {&byte, 1};
+  struct msghdr msg = {
+      .msg_iov = &iov, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = sizeof control};
+  struct ucred cred;
+  gssize n;
+  while ((n = m->alone ? recvmsg(m->sock, &msg, MSG_TRUNC | MSG_CMSG_CLOEXEC)
+                       : recv(m->sock, &byte, 1, MSG_TRUNC)) < 0 &&
+         errno == EINTR)
+    ;
+  if (n <= 0)
+    return -ESRCH;
+  if (m->alone) {
+    const int zero = 0;
+    struct cmsghdr *c = CMSG_FIRSTHDR(&msg);
+    if (!c || c->cmsg_level != SOL_SOCKET || c->cmsg_type != SCM_CREDENTIALS)
+      return -ESRCH;
+    memcpy(&cred, CMSG_DATA(c), sizeof cred);
+    m->pid = cred.pid;
+    m->alone = FALSE;
+    setsockopt(m->sock, SOL_SOCKET, SO_PASSCRED, &zero, sizeof zero);
+  }
+  return (int)n - 1;
+}
+
+int st_wait(StPlatform *p, StMapper *m, guint *failed, pid_t *tids, guint ntids) {
+  guint part = 0;
+  int r;
+  (void)p;
+  while ((r = receive(m)) >= ST_A_PART) {
+    if (part / 3 < ntids)
+      tids[part / 3] = (part % 3 ? tids[part / 3] : 0) | (r - ST_A_PART) << 10 * (part % 3);
+    part++;
+  }
+  if (r == 0)
+    m->stale_fds = 0;
+  if (r <= 0)
+    return r;
+  int at = receive(m);
+  if (at < 0)
+    return -ESRCH;
+  if (failed)
+    *failed = (guint)at;
+  return -r;
+}
+
+int st_batch(StPlatform *p, StMapper *m, guint *failed, pid_t *tids, guint ntids) {
+  st_ring(m);
+  return st_wait(p, m, failed, tids, ntids);
+}
+
+void st_kick(StMapper *m, pid_t tid) {
+  g_mutex_lock(&m->kick_lock);
+  m->orders->ring[m->orders->kicks % ST_RING] = (guint32)tid;
+  __atomic_add_fetch(&m->orders->kicks, 1, __ATOMIC_SEQ_CST);
+  g_mutex_unlock(&m->kick_lock);
+  ring(m);
+}
+
+StThread *st_thread_new(StPlatform *p, guint place) {
+  guint slot;
+  g_mutex_lock(&p->lock);
+  gboolean ok = st_number_take(&p->slots, &slot);
+  g_mutex_unlock(&p->lock);
+  if (!ok)
+    return NULL;
+  StThread *t = g_new0(StThread, 1);
+  t->slot = slot;
+  t->place = place;
+  t->cpu = -1;
+  t->in = (StIn *)(p->ro + RO_SLOTS + (gsize)slot * ST_PAGE);
+  t->out = (StOut *)(p->rw + (gsize)slot * RW_SLOT);
+  memset(t->in, 0, sizeof *t->in);
+  t->in->altstack.sp = ST_SLOTS + (gulong)place * ST_SLOT_SIZE + ST_STACK;
+  t->in->altstack.size = ST_STACK_SIZE;
+  return t;
+}
+
+void st_order_thread(StMapper *m, const StThread *t) {
+  gulong at = ST_SLOTS + (gulong)t->place * ST_SLOT_SIZE, flags = MAP_SHARED | MAP_FIXED;
+  const gulong in[6] = {at, ST_PAGE, PROT_READ, flags, ST_FD_RO, RO_SLOTS + (gulong)t->slot * ST_PAGE};
+  const gulong out[6] = {at + ST_OUT, RW_SLOT,  PROT_READ | PROT_WRITE,
+                         flags,       ST_FD_RW, (gulong)t->slot * RW_SLOT};
+  const gulong clone[6] = {ST_CLONE_THREAD, 0, 0, 0, 0, at};
+  st_order(m, SYS_mmap, 0, in);
+  st_order(m, SYS_mmap, 0, out);
+  st_order(m, SYS_clone, ST_F_THREAD, clone);
+}
+
+void st_thread_free(StPlatform *p, StThread *t) {
+  /* The next user may be another process: it must not read what is left here. */
+  fallocate(p->rw_fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)t->slot * RW_SLOT, RW_SLOT);
+  g_mutex_lock(&p->lock);
+  st_number_give(&p->slots, t->slot);
+  g_mutex_unlock(&p->lock);
+  g_free(t);
+}

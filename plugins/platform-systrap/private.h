@@ -1,0 +1,177 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Private to the systrap platform: its objects, and which file does what.
+ *
+ *   platform.c  the plugin, probe, open and close
+ *   zygote.c    the process every stub descends from
+ *   filter.c    the two seccomp filters
+ *   mapper.c    a stub process: orders to its mapper thread and the answers, descriptors, kicks
+ *   aspace.c    address spaces: applying the queue of mapping operations, clone, recycling
+ *   exec.c      threads of execution: run, registers, extended state, kick
+ *   trap.c      what a posted trap means
+ *   stub.S, stub.c, stub.h   the code in the guest's address space, and the contract with it
+ *
+ * Locks: StAspace.lock > StPlatform.lock; StMapper.kick_lock is a leaf. No core function is called under any.
+ * docs/security/systrap.md says why none of this trusts a guest. */
+#pragma once
+
+#include <sched.h>
+#include <sys/types.h>
+#include <tessera/platform.h>
+#include "../platform-common/mapqueue.h"
+#include "stub.h"
+
+#define ST_SPARES 4        /* clean stubs kept for the next address space */
+#define ST_IDLE 8          /* waiting threads kept by an address space */
+#define ST_PROCESSES 32768 /* at once: order pages */
+#define ST_THREADS 65536   /* at once: slots */
+#define ST_PER_PROCESS ((guint)((ST_USER_END - ST_SLOTS) / ST_SLOT_SIZE))
+/* Guest threads share nothing with the mapper but memory and signal handlers: not its descriptors. */
+#define ST_CLONE_THREAD (CLONE_VM | CLONE_FS | CLONE_SIGHAND | CLONE_THREAD | CLONE_SYSVSEM)
+/* All stubs are children of the zygote, which reaps them. */
+#define ST_CLONE_PROCESS (CLONE_PARENT | SIGCHLD)
+
+/* The file that only this process can write. */
+#define RO_CPUID (ST_CPUID - ST_SHARED)
+#define RO_SLOTS (ST_RO_ORDERS + (glong)ST_PROCESSES * ST_PAGE)
+#define RO_SIZE (RO_SLOTS + (glong)ST_THREADS * ST_PAGE)
+/* The other one: what guests may write. */
+#define RW_SLOT (ST_SLOT_SIZE - ST_OUT)
+#define RW_SIZE ((glong)ST_THREADS * RW_SLOT)
+/* In the page at ST_SHARED: a struct sock_fprog and its program, twice. */
+#define SHARED_GUEST_CODE 64
+#define SHARED_PROCESS 1008
+#define SHARED_PROCESS_CODE 1024
+
+typedef struct {
+  GArray *free;
+  guint next, max;
+} StNumbers; /* a pool of small numbers */
+
+typedef struct {
+  pid_t pid;  /* as this process sees it */
+  int sock;   /* our end */
+  guint page; /* number of its order page */
+  StOrders *orders;
+  int mem_fd;      /* what its ST_FD_MEM is a copy of, or -1 */
+  int cpu;         /* where it is pinned, or -1 */
+  guint nordered;  /* orders of the batch being written */
+  guint stale_fds; /* sent, and not fetched by a batch that broke off */
+  gboolean alone;  /* it still lacks a pid: the first answer brings it */
+  GMutex kick_lock;
+} StMapper;
+
+/* A guest thread of a stub, which outlives the exec that uses it. */
+typedef struct {
+  pid_t tid;   /* in the stubs' PID namespace */
+  guint slot;  /* number in the files */
+  guint place; /* number in the address space */
+  StIn *in;
+  StOut *out;
+  guint32 seq; /* traps answered */
+  int cpu;     /* where it is pinned, or -1 */
+} StThread;
+
+typedef struct {
+  StMapper *mapper;
+  StThread *thread;
+} StSpare;
+
+typedef struct {
+  TesPlatform base;
+  pid_t zygote;
+  int life; /* our end: the zygote ends with it */
+  int ro_fd, rw_fd;
+  char *ro, *rw;
+  cpu_set_t allowed; /* CPUs at open */
+  guint ncpus;       /* in `allowed` */
+  void *xinit;       /* initial extended state, xstate_size bytes */
+  StMapper *seed;    /* forks an empty stub when asked */
+  GMutex seed_lock;
+  int mem_fd;  /* the memory file, once known, or -1 */
+  GMutex lock; /* guards what follows */
+  StNumbers pages, slots;
+  StSpare spares[ST_SPARES];
+  guint nspares;
+} StPlatform;
+
+typedef struct _StExec StExec;
+
+typedef struct {
+  TesAspace base;
+  StMapper *mapper;
+  GMutex lock; /* guards what follows */
+  MapQueue queue;
+  guint strict;     /* > 0: a queued mapping was lost; apply at once, so that the caller sees the error */
+  GPtrArray *execs; /* StExec, all */
+  GPtrArray *idle;  /* StThread without an exec, waiting; the last is used first */
+  StNumbers places;
+  gint dead; /* the stub is gone or going: its pid means nothing any more */
+} StAspace;
+
+struct _StExec {
+  TesExec base;
+  StThread *thread;
+  gint in_guest; /* the guest thread runs guest code, or is about to */
+  gint attn;     /* a kick; set before in_guest is looked at, looked at after in_guest is set */
+  gint kicked;   /* a kick was sent and no trap was seen since */
+  guint quiet;   /* ticks without a trap */
+  gboolean bound;
+  gboolean stopped;    /* the last trap is known: `kind`, `frame`, `trap_*` are valid */
+  gboolean syscall;    /* it was a system call */
+  guint kind;          /* ST_FRAME, ST_DIRECT */
+  gboolean has_regs;   /* regs are the guest's */
+  gboolean dirty;      /* regs must be loaded */
+  gboolean has_result; /* only rax must be loaded */
+  StFrame *frame;      /* in the slot: untrusted */
+  gulong nr, result;
+  gulong guest_gs; /* what the guest thinks its gs base is; 0: ours is loaded */
+  TesRegs regs;
+  void *xstate; /* to be loaded by the first run; NULL: initial */
+};
+
+#define ST_PLATFORM(a) ((StPlatform *)(a)->base.platform)
+#define ST_ASPACE(e) ((StAspace *)(e)->base.aspace)
+
+/* zygote.c */
+gboolean st_zygote_start(StPlatform *, GError **);
+void st_zygote_stop(StPlatform *);
+
+/* filter.c: write a seccomp filter to `out`, return the number of instructions (0: no room). */
+guint st_filter_process(void *out, gsize size);
+guint st_filter_guest(void *out, gsize size);
+
+/* mapper.c. Results: 0 or -errno; -ESRCH: the process is gone. */
+void st_numbers_init(StNumbers *, guint max);
+gboolean st_number_take(StNumbers *, guint *out);
+void st_number_give(StNumbers *, guint n);
+StMapper *st_mapper_new(StPlatform *, int *theirs); /* NULL with errno; `theirs` is for the new process */
+void st_mapper_free(StPlatform *, StMapper *);      /* the process is gone, or never was */
+void st_order(StMapper *, guint nr, guint flags, const gulong args[6]);
+/* Before a batch: where it will run, what must be cleaned up. */
+void st_begin(StPlatform *, StMapper *);
+void st_ring(StMapper *); /* the batch is written */
+/* Waits for the end of a batch. tids: of the threads that it made. */
+int st_wait(StPlatform *, StMapper *, guint *failed, pid_t *tids, guint ntids);
+int st_batch(StPlatform *, StMapper *, guint *failed, pid_t *tids, guint ntids);
+int st_send_fd(StMapper *, int fd); /* and an order to receive it as ST_FD_IN */
+void st_close_fd(StMapper *);       /* an order to close it */
+void st_kick(StMapper *, pid_t tid);
+StThread *st_thread_new(StPlatform *, guint place); /* NULL: too many. Not in the host yet */
+void st_order_thread(StMapper *, const StThread *); /* maps its slot, makes it */
+void st_thread_free(StPlatform *, StThread *);      /* it is gone */
+
+/* aspace.c */
+TesAspace *st_aspace_new(TesPlatform *, GError **);
+int st_drain(StAspace *, guint first); /* under the lock */
+void st_mark_dead(StAspace *);         /* under the lock */
+void st_kill(StAspace *);              /* under the lock */
+void st_spares_free(StPlatform *);
+
+/* exec.c */
+TesExec *st_exec_new(TesPlatform *, TesAspace *, GError **);
+void st_exec_wake(StExec *); /* its thread looks again: the stub is dead */
+
+/* trap.c. FALSE: what was posted cannot be; the stub must die. */
+gboolean st_decode(StExec *, TesTrap *out);
+void st_get_regs(StExec *);
+void st_put_regs(StExec *);

@@ -1,0 +1,181 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The stub, second part: what a guest thread does between a trap and its answer.
+ *
+ * This code lives in the guest's address space. It is compiled without vector instructions, refers to
+ * nothing outside its section, and runs on the slot's signal stack, which guest threads may scribble
+ * on: whatever goes wrong here is the guest's own loss (docs/security/systrap.md).
+ *
+ * A trap is posted by one store to StOut.post, answered by one to StIn.answer; each side sleeps on the other's word. A kick
+ * is a signal: it posts a trap of its own unless one is under way. */
+#include <linux/futex.h>
+#include <sys/syscall.h>
+#include "stub.h"
+
+#define STUB __attribute__((section("tessera_stub"), used, noinline, visibility("hidden")))
+#define INLINE static inline __attribute__((always_inline))
+#define CARRY_TO_SIGN 0xd5 /* the flags that lahf saves */
+#define OVERFLOW_FLAG 0x800
+#define CPUID_BYTES 0xa227 /* what rewriting made of a cpuid instruction, in memory order 27 a2 */
+#define TRAP_UD 6
+#define SIGILL_ 4
+
+/* Called by stub.S. */
+StFrame *tes_st_trapped(StFrame *, volatile StIn *);
+StFrame *tes_st_kicked(StFrame *, volatile StIn *);
+void tes_st_called(volatile StIn *);
+
+long tes_st_host_call(long nr, const void *a, long b, long c) ST_HIDDEN;
+
+INLINE uint64_t rdfs(void) {
+  uint64_t v;
+  __asm__("rdfsbase %0" : "=r"(v));
+  return v;
+}
+
+INLINE uint64_t rdgs(void) {
+  uint64_t v;
+  __asm__("rdgsbase %0" : "=r"(v));
+  return v;
+}
+
+INLINE void load_bases(const volatile StIn *in) {
+  if (in->flags & ST_LOAD_FS)
+    __asm__ volatile("wrfsbase %0" ::"r"(in->fs_base));
+  if (in->flags & ST_LOAD_GS)
+    __asm__ volatile("wrgsbase %0" ::"r"(in->gs_base));
+}
+
+INLINE void post(volatile StIn *in, volatile StOut *out, uint32_t n) {
+  out->pending = 0;
+  /* `post` and `entering` at once: a kick between two stores would be lost. */
+  __atomic_store_n((uint64_t *)(uintptr_t)&out->post, n, __ATOMIC_SEQ_CST);
+  if (in->sleeping)
+    tes_st_host_call(SYS_futex, (const void *)&out->post, FUTEX_WAKE, 1);
+}
+
+INLINE void wait_for_answer(volatile StIn *in, volatile StOut *out, uint32_t n) {
+  for (uint32_t spin = in->spin; spin; spin--) {
+    if (in->answer == n)
+      return;
+    __builtin_ia32_pause();
+  }
+  while (in->answer != n) {
+    __atomic_store_n((uint32_t *)(uintptr_t)&out->sleeping, 1, __ATOMIC_SEQ_CST);
+    if (in->answer != n)
+      tes_st_host_call(SYS_futex, (const void *)&in->answer, FUTEX_WAIT, n - 1);
+    out->sleeping = 0;
+  }
+}
+
+/* Answers a rewritten cpuid from the table that the kernel process keeps; 0: it has to be asked. */
+INLINE int answer_cpuid(StContext *c) {
+  const struct { uint32_t leaf, subleaf, out[4]; } *e = (const void *)(ST_CPUID + 64);
+  const volatile uint32_t *count = (const void *)ST_CPUID;
+  if (c->trapno != TRAP_UD || *(const uint16_t *)c->rip != CPUID_BYTES)
+    return 0;
+  for (uint32_t i = 0, n = *count; i < n; i++, e++) {
+    if (e->leaf != (uint32_t)c->rax || e->subleaf != (uint32_t)c->rcx)
+      continue;
+    c->rax = e->out[0];
+    c->rbx = e->out[1];
+    c->rcx = e->out[2];
+    c->rdx = e->out[3];
+    c->rip += 2;
+    return 1;
+  }
+  return 0;
+}
+
+/* Posts a kick with the registers of `f`, that were about to be restored. */
+INLINE StFrame *trap_again(volatile StIn *in, volatile StOut *out, StFrame *f) {
+  uint32_t n = in->answer + 1;
+  out->frame = (uintptr_t)f;
+  out->fs_base = rdfs();
+  out->gs_base = rdgs();
+  out->kind = ST_KICKED;
+  post(in, out, n);
+  wait_for_answer(in, out, n);
+  load_bases(in);
+  return f;
+}
+
+/* Any signal but a kick that found nothing to do. Returns the frame to leave by. */
+STUB StFrame *tes_st_trapped(StFrame *f, volatile StIn *in) {
+  volatile StOut *out = (volatile StOut *)((uintptr_t)in + ST_OUT);
+  uint32_t n = in->answer + 1;
+  out->frame = (uintptr_t)f;
+  out->kind = f->signo == ST_KICK_SIGNAL ? ST_KICKED : ST_FRAME;
+  if (f->signo == SIGILL_ && answer_cpuid(&f->c)) {
+    out->kind = ST_LOCAL;
+    __atomic_store_n(&out->entering, 0, __ATOMIC_SEQ_CST);
+    return out->pending ? trap_again(in, out, f) : f;
+  }
+  out->fs_base = rdfs();
+  out->gs_base = rdgs();
+  post(in, out, n);
+  wait_for_answer(in, out, n);
+  load_bases(in);
+  return f;
+}
+
+/* A rewritten call. */
+STUB void tes_st_called(volatile StIn *in) {
+  volatile StOut *out = (volatile StOut *)((uintptr_t)in + ST_OUT);
+  uint32_t n = in->answer + 1;
+  out->kind = ST_DIRECT;
+  post(in, out, n);
+  wait_for_answer(in, out, n);
+  if (in->flags & ST_REFRAME)
+    __asm__ volatile("jmp tes_st_reframe");
+}
+
+INLINE int within(uint64_t at, const char *from, const char *to) {
+  return at >= (uintptr_t)from && at < (uintptr_t)to;
+}
+
+/* The guest's registers as they will be when the direct call has returned. */
+INLINE void unwind_direct(StContext *c, const volatile StIn *in, const volatile StOut *out) {
+  c->rax = in->result;
+  c->rbx = out->regs[ST_RBX];
+  c->rcx = c->rip = out->regs[ST_RIP];
+  c->rdx = out->regs[ST_RDX];
+  c->rsi = out->regs[ST_RSI];
+  c->rdi = out->regs[ST_RDI];
+  c->rbp = out->regs[ST_RBP];
+  c->rsp = out->regs[ST_RSP];
+  c->r8 = out->regs[ST_R8];
+  c->r9 = out->regs[ST_R9];
+  c->r10 = out->regs[ST_R10];
+  c->r11 = c->eflags;
+  c->r12 = out->regs[ST_R12];
+  c->r13 = out->regs[ST_R13];
+  c->r14 = out->regs[ST_R14];
+  c->r15 = out->regs[ST_R15];
+  c->eflags &= ~(uint64_t)(CARRY_TO_SIGN | OVERFLOW_FLAG);
+  c->eflags |= (out->flags >> 8 & CARRY_TO_SIGN) | (out->flags & 1 ? OVERFLOW_FLAG : 0);
+}
+
+/* A kick. What it interrupted decides:
+ *   guest code                           a trap (0)
+ *   the stub, before a trap is posted    remembered: whoever then answers without a trap looks for it
+ *   the stub, waiting for the answer     nothing: who answers looks for kicks afterwards
+ *   the stub, with the answer            a trap, with the registers that were about to be restored */
+STUB StFrame *tes_st_kicked(StFrame *f, volatile StIn *in) {
+  volatile StOut *out = (volatile StOut *)((uintptr_t)in + ST_OUT);
+  uint64_t ip = f->c.rip;
+  if (!within(ip, __start_tessera_stub, __stop_tessera_stub) || within(ip, tes_st_fact, tes_st_fact_end))
+    return 0;
+  if (out->entering || within(ip, tes_st_handler, tes_st_entered) ||
+      within(ip, tes_st_direct, tes_st_direct_entered)) {
+    out->pending = 1;
+    return f;
+  }
+  if (in->answer != out->post || !out->frame)
+    return f;
+  if (out->kind != ST_LOCAL)
+    load_bases(in);
+  if (out->kind != ST_DIRECT)
+    return trap_again(in, out, (StFrame *)(uintptr_t)out->frame);
+  unwind_direct(&f->c, in, out);
+  return trap_again(in, out, f);
+}
