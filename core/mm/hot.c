@@ -7,7 +7,7 @@
 #include <core/mm/private.h>
 #include <sys/uio.h>
 
-#define NOTED_AFTER_FORK 8 /* breaks of an address space that are noted */
+#define NOTED_AFTER_FORK 12
 #define FORGET_EVERY 64    /* forks: what is not written any more would be copied for ever */
 
 struct _TesHot {

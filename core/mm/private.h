@@ -138,11 +138,11 @@ struct _TesMM {
   gulong defer_lo, defer_hi; /* nothing is mapped here yet (defer.c); hi 0: no such range */
   GArray *deferred;          /* TesMapOp for that range, all MAP, without overlaps */
   guint64 invalidations;     /* how often truncation took pages away */
-  guint64 changes;       /* batches handed to the platform */
-  guint breaks;          /* copies on write since the last fork */
-  TesHot *hot;           /* pages that forks copy at once (hot.c), shared with relatives; NULL before the first fork */
-  guint noted;           /* breaks that were noted there since the last fork */
-  guint scattered;       /* estimate of the host's mappings made by copy-on-write */
+  guint64 changes;           /* batches handed to the platform */
+  guint breaks;              /* copies on write since the last fork */
+  TesHot *hot; /* pages that forks copy at once (hot.c), shared with relatives; NULL before the first fork */
+  guint noted; /* breaks that were noted there since the last fork */
+  guint scattered; /* estimate of the host's mappings made by copy-on-write */
 };
 
 #define TES_TOP_SHIFT 39
@@ -279,7 +279,7 @@ void tes_mm_note_limits(TesMM *, TesTask *); /* task may be NULL: none; no lock 
 /* cow.c; map_lock and pages_lock held */
 int tes_cow_break(TesMM *, TesVma *, gulong addr);
 /* hot.c; map_lock and pages_lock held */
-#define TES_HOT_NOTES 12
+#define TES_HOT_NOTES 24
 #define TES_HOT_HINTS 4
 #define TES_HOT_MAX (TES_HOT_NOTES + TES_HOT_HINTS)
 typedef struct {
