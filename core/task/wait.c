@@ -14,6 +14,24 @@ enum { EMPTY, TOKEN, SLEEPING };
 static const TesLockClass queue_class = {"wait queue", TES_RANK_QUEUE, TRUE,
                                          "list of waiters; callbacks run under it"};
 
+/* Threads that callbacks wake are woken once no queue is locked any more: on a busy CPU a woken thread runs at once, and would
+ * only find the lock held. The task may have gone by then; waking at an address needs nothing there. */
+typedef struct {
+  guint depth; /* run_waiters() that this thread is in */
+  guint n;
+  gint *word[16];
+} Wakes;
+static __thread Wakes wakes __attribute__((tls_model("initial-exec")));
+
+static void wake_thread(gint *word) { syscall(SYS_futex, word, FUTEX_WAKE_PRIVATE, 1, NULL, NULL, 0); }
+
+static void leave_waiters(void) {
+  if (--wakes.depth > 0)
+    return;
+  while (wakes.n > 0)
+    wake_thread(wakes.word[--wakes.n]);
+}
+
 void tes_queue_init(TesQueue *q) {
   tes_mutex_init(&q->lock, &queue_class);
   q->head = q->tail = NULL;
@@ -34,7 +52,12 @@ static void unlink_waiter(TesQueue *q, TesWaiter *w) {
   g_atomic_int_add(&q->n, -1);
 }
 
+/* Who could still add or remove a waiter has a reference to what the queue belongs to. */
 void tes_queue_clear(TesQueue *q) {
+  if (g_atomic_int_get(&q->n) == 0) {
+    tes_mutex_clear(&q->lock);
+    return;
+  }
   tes_mutex_lock(&q->lock);
   while (q->head)
     unlink_waiter(q, q->head);
@@ -69,6 +92,7 @@ void tes_waiter_remove(TesWaiter *w) {
 /* Calls matching waiters; stops after `max` of those that `counts` selects returned TRUE. */
 static guint run_waiters(TesQueue *q, guint mask, gpointer key, guint max, gboolean count_all) {
   guint woken = 0;
+  wakes.depth++;
   tes_mutex_lock(&q->lock);
   for (TesWaiter *w = q->head, *next; w && woken < max; w = next) {
     next = w->next;
@@ -81,6 +105,7 @@ static guint run_waiters(TesQueue *q, guint mask, gpointer key, guint max, gbool
       woken++;
   }
   tes_mutex_unlock(&q->lock);
+  leave_waiters();
   return woken;
 }
 
@@ -106,8 +131,12 @@ void tes_waiter_init_task(TesWaiter *w, TesTask *task, guint mask) {
 }
 
 void tes_task_wake(TesTask *t) {
-  if (__atomic_exchange_n(&t->wake, TOKEN, __ATOMIC_SEQ_CST) == SLEEPING)
-    syscall(SYS_futex, &t->wake, FUTEX_WAKE_PRIVATE, 1, NULL, NULL, 0);
+  if (__atomic_exchange_n(&t->wake, TOKEN, __ATOMIC_SEQ_CST) != SLEEPING)
+    return;
+  if (wakes.depth > 0 && wakes.n < G_N_ELEMENTS(wakes.word))
+    wakes.word[wakes.n++] = &t->wake;
+  else
+    wake_thread(&t->wake);
 }
 
 /* Sleeps until a token arrives or the sandbox's monotonic clock passes `deadline`. */
