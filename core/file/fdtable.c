@@ -246,7 +246,7 @@ gboolean tes_fd_is(TesTask *task, int fd, TesFile *f) {
   return slot_get(t, (guint)fd) == f;
 }
 
-/* With `f` NULL only reserves the number. */
+/* Takes over the reference to `f` unless it fails; with `f` NULL only reserves the number. */
 static int take_lowest(TesTask *task, TesFile *f, int min, gboolean cloexec) {
   TesFdTable *t = tes_task_fdtable(task);
   guint limit = limit_nofile(task);
@@ -256,14 +256,24 @@ static int take_lowest(TesTask *task, TesFile *f, int min, gboolean cloexec) {
     return -EMFILE;
   if ((f && tes_file_too_many()) || !need_slot(t, fd))
     return -ENFILE;
-  slot_set(t, fd, f ? tes_file_ref(f) : NULL, cloexec);
+  slot_set(t, fd, f, cloexec);
   if ((guint)MAX(min, 0) <= t->hint)
     t->hint = fd + 1;
   return (int)fd;
 }
 
 int tes_fd_install(TesTask *task, TesFile *f, int min, gboolean cloexec) {
-  return take_lowest(task, f, min, cloexec);
+  int fd = take_lowest(task, tes_file_ref(f), min, cloexec);
+  if (fd < 0)
+    tes_file_unref(f);
+  return fd;
+}
+
+int tes_fd_give(TesTask *task, TesFile *f, gboolean cloexec) {
+  int fd = take_lowest(task, f, 0, cloexec);
+  if (fd < 0)
+    tes_file_unref(f);
+  return fd;
 }
 
 int tes_fd_reserve(TesTask *task, gboolean cloexec) { return take_lowest(task, NULL, 0, cloexec); }

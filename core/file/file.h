@@ -42,8 +42,17 @@ goffset tes_file_seek(TesFile *, TesCtx *, goffset off, int whence);
 /* Sends a signal to the calling task as the kernel does for SIGPIPE and SIGXFSZ (SI_USER from itself). */
 void tes_file_signal_self(TesTask *, int sig);
 
+/* ---- fsinfo.c ---- */
+
+/* The root or working directory without a reference, or NULL if the info is shared. The task itself only; valid as a borrow is. */
+TesPath *tes_fsinfo_peek(TesFsInfo *, gboolean cwd);
+/* Drops the reference when the task returns to the guest (core/task/ctx.c). */
+void tes_task_keep_path(TesTask *, TesPath * /* full */);
+
 /* ---- fdtable.c ---- */
 
+/* As tes_fd_install() with the caller's reference, which is dropped if there is no number. */
+int tes_fd_give(TesTask *, TesFile * /* full */, gboolean cloexec);
 /* Removes a descriptor and drops its file: -EBADF, or what flush says. */
 int tes_fd_close(TesTask *, int fd);
 /* Closes [first, last] or, with `cloexec`, marks them. */

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Root, working directory and umask of a process; shared by CLONE_FS. */
-#include <tessera/tessera.h>
+#include <core/file/file.h>
+#include <core/task/task.h>
 
 struct _TesFsInfo {
   gint refs;
@@ -52,13 +53,22 @@ TesPath *tes_fsinfo_cwd(TesFsInfo *f) {
   return f->cwd ? tes_path_ref(f->cwd) : NULL;
 }
 
-/* The old path is released outside the lock: its last reference may free a mount. */
+/* A process with one thread need not count what it looks at: only it changes its own, and others who do (pivot_root(2)) keep the
+ * old path until it has returned to the guest. NULL: shared, ask for a reference. */
+TesPath *tes_fsinfo_peek(TesFsInfo *f, gboolean cwd) {
+  return g_atomic_int_get(&f->refs) == 1 ? g_atomic_pointer_get(cwd ? &f->cwd : &f->root) : NULL;
+}
+
+/* The old path is released outside the lock: its last reference may free a mount. The task itself may have borrowed it. */
 static void set_path(TesFsInfo *f, TesPath **slot, TesPath *p) {
+  TesTask *t = tes_task_current();
   tes_mutex_lock(&f->lock);
   TesPath *old = *slot;
-  *slot = p;
+  g_atomic_pointer_set(slot, p);
   tes_mutex_unlock(&f->lock);
-  if (old)
+  if (old && t && t->fsinfo == f)
+    tes_task_keep_path(t, old);
+  else if (old)
     tes_path_unref(old);
 }
 void tes_fsinfo_set_root(TesFsInfo *f, TesPath *p) { set_path(f, &f->root, p); }

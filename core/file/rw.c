@@ -6,14 +6,29 @@
 #include <core/file/file.h>
 #include <linux/capability.h>
 
-/* A file with a position that is not told one uses its own, under its lock. */
+/* A file with a position that is not told one uses its own, under its lock. With one reference, that of a table that only the
+ * calling task uses, nobody else can. */
+static gboolean lock_pos(TesFile *f) {
+  gboolean shared = g_atomic_int_get(&f->refs) > 1;
+  if (shared)
+    tes_mutex_lock(&f->pos_lock);
+  return shared;
+}
+
+static void unlock_pos(TesFile *f, gboolean locked) {
+  if (locked)
+    tes_mutex_unlock(&f->pos_lock);
+}
+
 static gssize do_read(TesFile *f, TesCtx *ctx, TesIov *iov, goffset *pos, int flags) {
   if (pos || !(f->ops->flags & TES_FILE_SEEKABLE)) {
     goffset none = 0;
     return f->ops->read(f, ctx, iov, pos ? pos : &none, flags);
   }
-  TES_LOCKED(&f->pos_lock);
-  return f->ops->read(f, ctx, iov, &f->pos, flags);
+  gboolean locked = lock_pos(f);
+  gssize n = f->ops->read(f, ctx, iov, &f->pos, flags);
+  unlock_pos(f, locked);
+  return n;
 }
 
 gssize tes_file_read_once(TesFile *f, TesCtx *ctx, TesIov *iov, goffset *pos, int flags) {
@@ -84,8 +99,11 @@ static gssize do_write(TesFile *f, TesCtx *ctx, TesIov *iov, goffset *pos, int f
     return regular && pos ? write_regular(f, ctx, iov, pos, flags)
                           : f->ops->write(f, ctx, iov, pos ? pos : &none, flags);
   }
-  TES_LOCKED(&f->pos_lock);
-  return regular ? write_regular(f, ctx, iov, &f->pos, flags) : f->ops->write(f, ctx, iov, &f->pos, flags);
+  gboolean locked = lock_pos(f);
+  gssize n =
+      regular ? write_regular(f, ctx, iov, &f->pos, flags) : f->ops->write(f, ctx, iov, &f->pos, flags);
+  unlock_pos(f, locked);
+  return n;
 }
 
 gssize tes_file_write_once(TesFile *f, TesCtx *ctx, TesIov *iov, goffset *pos, int flags) {
@@ -222,11 +240,12 @@ goffset tes_file_seek(TesFile *f, TesCtx *ctx, goffset off, int whence) {
     return -ESPIPE;
   if (whence < SEEK_SET || whence > SEEK_HOLE)
     return -EINVAL;
-  TES_LOCKED(&f->pos_lock);
+  gboolean locked = lock_pos(f);
   goffset r = TES_HAS(f->ops, seek) ? f->ops->seek(f, ctx, off, whence) : -EOPNOTSUPP;
   if (r == -EOPNOTSUPP)
     r = default_seek(f, ctx, off, whence);
   if (r >= 0)
     f->pos = r;
+  unlock_pos(f, locked);
   return r;
 }

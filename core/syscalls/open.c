@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* open(2), openat2(2), creat(2), access(2), memfd_create(2). Interface: tes_sys_open. */
+#include <core/file/file.h>
 #include <core/syscalls/pathutil.h>
 #include <linux/capability.h>
 #include <linux/memfd.h>
@@ -9,12 +10,6 @@
 #include <sys/syscall.h>
 
 #define KERNEL_O_LARGEFILE 0100000u /* 0 in the C library's header for x86-64; F_GETFL shows it */
-
-static glong install(TesTask *t, TesFile *f, gboolean cloexec) {
-  int fd = tes_fd_install(t, f, 0, cloexec);
-  tes_file_unref(f);
-  return fd;
-}
 
 static glong open_common(TesTask *t, int dirfd, gulong upath, guint flags, guint32 mode, guint64 resolve) {
   TES_PATH_ARG(p);
@@ -31,7 +26,7 @@ static glong open_common(TesTask *t, int dirfd, gulong upath, guint flags, guint
   TesFile *f = NULL;
   mode &= 07777 & ~tes_fsinfo_umask(t->fsinfo);
   r = tes_vfs_open(tes_task_ctx(t), &p.at, flags, mode, &f);
-  return r < 0 ? r : install(t, f, (flags & O_CLOEXEC) != 0);
+  return r < 0 ? r : tes_fd_give(t, f, (flags & O_CLOEXEC) != 0);
 }
 
 static glong sys_open(TesTask *t, const gulong a[6]) {
@@ -216,7 +211,7 @@ static glong sys_memfd_create(TesTask *t, const gulong a[6]) {
     return -ENOSYS;
   TesFile *f = NULL;
   int r = memfd_open(t, s, name, flags, &f);
-  return r < 0 ? r : install(t, f, (flags & MFD_CLOEXEC) != 0);
+  return r < 0 ? r : tes_fd_give(t, f, (flags & MFD_CLOEXEC) != 0);
 }
 
 static const TesSyscall rows[] = {

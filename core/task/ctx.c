@@ -2,6 +2,7 @@
 /* The context-key table (FEATURES.md 1.2): one row for each key, one resolver for each kind of context.
  * Lookups borrow. Root and working directory can be changed by another thread of the process, so a task keeps a reference to
  * what it was given until it returns to the guest (before_guest in run.c). */
+#include <core/file/file.h>
 #include <core/registry/registry.h>
 #include <core/task/kernel.h>
 #include <core/task/task.h>
@@ -78,10 +79,27 @@ static gpointer lend(TesTask *t, TesPath *p /* full */) {
   t->borrowed_paths = g_slist_prepend(t->borrowed_paths, p);
   return p;
 }
-static gpointer task_root(TesCtx *c) {
-  return T(c)->fsinfo ? lend(T(c), tes_fsinfo_root(T(c)->fsinfo)) : NULL;
+void tes_task_keep_path(TesTask *t, TesPath *p) { (void)lend(t, p); }
+
+static void drop_work(TesTask *t, gpointer path) { tes_path_unref(path); }
+
+void tes_task_drop_path(TesTask *t, TesPath *p) {
+  __atomic_thread_fence(__ATOMIC_SEQ_CST); /* the change before the look: later borrows are of the new path */
+  if (g_atomic_int_get(&t->in_guest) || g_atomic_int_get(&t->state) == TES_TASK_BLOCKED)
+    tes_path_unref(p);
+  else
+    tes_task_add_work(t, drop_work, p);
 }
-static gpointer task_cwd(TesCtx *c) { return T(c)->fsinfo ? lend(T(c), tes_fsinfo_cwd(T(c)->fsinfo)) : NULL; }
+
+static gpointer task_place(TesTask *t, gboolean cwd) {
+  TesFsInfo *f = t->fsinfo;
+  if (!f)
+    return NULL;
+  TesPath *p = tes_task_current() == t ? tes_fsinfo_peek(f, cwd) : NULL;
+  return p ? p : lend(t, cwd ? tes_fsinfo_cwd(f) : tes_fsinfo_root(f));
+}
+static gpointer task_root(TesCtx *c) { return task_place(T(c), FALSE); }
+static gpointer task_cwd(TesCtx *c) { return task_place(T(c), TRUE); }
 
 #define ALL(fn) \
   { fn, fn, fn }

@@ -62,7 +62,7 @@ static void task_free(TesTask *t) {
       tes_ns_unref(ns[i]);
   if (t->tg)
     tes_tg_unref(t->tg);
-  g_slist_free_full(t->work, g_free);
+  tes_task_run_work(t); /* what came too late for the task itself */
   tes_sigpending_clear(&t->pending);
   tes_mutex_clear(&t->work_lock);
   tes_mutex_clear(&t->lock);

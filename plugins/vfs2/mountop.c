@@ -220,19 +220,25 @@ static int pivot_locked(const Pos *nr, const Pos *po, const Pos *old_root) {
   return 0;
 }
 
-/* Processes whose root or working directory was the old root move to the new one. */
+/* Processes whose root or working directory was the old root move to the new one. A process may be looking at the old path
+ * right now, without a reference of its own. */
 static void move_processes(TesKernel *k, const V2Path *from, V2 *v, const Pos *to) {
   g_autoptr(GPtrArray) all = tes_tasks_snapshot(k, NULL);
   for (guint i = 0; all && i < all->len; i++) {
-    TesFsInfo *fs = tes_task_fsinfo(all->pdata[i]);
+    TesTask *t = all->pdata[i];
+    TesFsInfo *fs = tes_task_fsinfo(t);
     if (!fs)
       continue;
     g_autoptr(TesPath) root = tes_fsinfo_root(fs);
     g_autoptr(TesPath) cwd = tes_fsinfo_cwd(fs);
-    if (root && v2_path(root)->mnt == from->mnt && v2_path(root)->d == from->d)
+    if (root && v2_path(root)->mnt == from->mnt && v2_path(root)->d == from->d) {
       tes_fsinfo_set_root(fs, v2_path_new(v, v2_mount_ref(to->mnt), v2_dentry_ref(to->d)));
-    if (cwd && v2_path(cwd)->mnt == from->mnt && v2_path(cwd)->d == from->d)
+      tes_task_drop_path(t, g_steal_pointer(&root));
+    }
+    if (cwd && v2_path(cwd)->mnt == from->mnt && v2_path(cwd)->d == from->d) {
       tes_fsinfo_set_cwd(fs, v2_path_new(v, v2_mount_ref(to->mnt), v2_dentry_ref(to->d)));
+      tes_task_drop_path(t, g_steal_pointer(&cwd));
+    }
     tes_fsinfo_unref(fs);
   }
 }

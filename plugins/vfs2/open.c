@@ -12,14 +12,17 @@ static const TesFileOps path_file_ops = {.size = sizeof(TesFileOps),
 
 #define O_PATH_FLAGS (O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC)
 
-static void set_place(TesFile *f, V2 *v, const Pos *p) {
+/* The file takes over the place. */
+static void set_place(TesFile *f, V2 *v, Pos *p) {
   if (!f->inode)
     f->inode = tes_inode_ref(d_inode(p->d));
-  if (!f->path)
-    f->path = v2_path_new(v, v2_mount_ref(p->mnt), v2_dentry_ref(p->d));
+  if (f->path)
+    return;
+  f->path = v2_path_new(v, p->mnt, p->d);
+  *p = (Pos){NULL, NULL};
 }
 
-static int open_o_path(V2 *v, TesCtx *ctx, const Pos *p, guint flags, TesFile **out) {
+static int open_o_path(V2 *v, TesCtx *ctx, Pos *p, guint flags, TesFile **out) {
   TesFile *f = g_new0(TesFile, 1);
   tes_file_init(f, ctx->kernel, &path_file_ops, flags & O_PATH_FLAGS & ~O_CLOEXEC);
   set_place(f, v, p);
@@ -92,8 +95,8 @@ static int make_file(TesCtx *ctx, TesInode *i, guint flags, TesFile **out) {
   return TES_HAS(i->ops, open) ? i->ops->open(i, ctx, flags, out) : -ENXIO;
 }
 
-/* p is counted by the caller. */
-static int open_place(V2 *v, TesCtx *ctx, const Pos *p, guint flags, gboolean created, TesFile **out) {
+/* p is counted by the caller, and empty afterwards if the file took it over. */
+static int open_place(V2 *v, TesCtx *ctx, Pos *p, guint flags, gboolean created, TesFile **out) {
   if (flags & O_PATH)
     return open_o_path(v, ctx, p, flags, out);
   TesInode *i = d_inode(p->d);
@@ -231,9 +234,9 @@ static int open_tmpfile(V2 *v, TesCtx *ctx, const TesAt *at, guint flags, guint3
     g_snprintf(name, sizeof name, "#%" G_GUINT64_FORMAT, inode->ino);
     Dentry *d = v2_dentry_new(v, dir->super, w.pos.d, name, strlen(name), inode);
     d_set(d, D_DELETED | ((flags & O_EXCL) ? D_NOLINK : 0));
-    Pos p = {w.pos.mnt, d};
+    Pos p = {v2_mount_ref(w.pos.mnt), d};
     r = open_place(v, ctx, &p, flags & ~(O_TMPFILE | O_EXCL), TRUE, out);
-    v2_dentry_unref(d);
+    v2_pos_unref(&p);
   }
   v2_walk_end(&w);
   return r < 0 ? r : 0;
@@ -268,8 +271,10 @@ int v2_op_open(TesVfs *vfs, TesCtx *ctx, const TesAt *at_in, guint flags, guint3
 }
 
 int v2_op_open_path(TesVfs *vfs, TesCtx *ctx, TesPath *path, guint flags, TesFile **out) {
-  Pos p = {v2_path(path)->mnt, v2_path(path)->d};
   if ((flags & O_DIRECTORY) && !S_ISDIR(path->inode->mode))
     return -ENOTDIR;
-  return open_place(v2_of(vfs), ctx, &p, flags & ~(O_CREAT | O_EXCL), FALSE, out);
+  Pos p = {v2_mount_ref(v2_path(path)->mnt), v2_dentry_ref(v2_path(path)->d)};
+  int r = open_place(v2_of(vfs), ctx, &p, flags & ~(O_CREAT | O_EXCL), FALSE, out);
+  v2_pos_unref(&p);
+  return r;
 }

@@ -153,6 +153,9 @@ TesPath *tes_fsinfo_root(TesFsInfo *); /* transfer full */
 TesPath *tes_fsinfo_cwd(TesFsInfo *);  /* transfer full */
 void tes_fsinfo_set_root(TesFsInfo *, TesPath * /* full */);
 void tes_fsinfo_set_cwd(TesFsInfo *, TesPath * /* full */);
+/* For who has changed another task's root or working directory: drops the old path once the task cannot have it borrowed any more,
+ * at once if it runs guest code or blocks. */
+void tes_task_drop_path(TesTask *, TesPath * /* full */);
 guint32 tes_fsinfo_umask(TesFsInfo *);
 guint32 tes_fsinfo_set_umask(TesFsInfo *, guint32); /* returns the old one */
 
