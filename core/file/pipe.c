@@ -100,6 +100,7 @@ int tes_pipe_resize(TesPipe *p, gsize cap) {
       return r;
   }
   p->cap = cap;
+  tes_pipe_publish(p);
   return 0;
 }
 
@@ -124,6 +125,13 @@ static gsize front_len(TesPipe *p, gboolean *packet) {
   if (!k)
     return tes_pipe_len(p);
   return *packet ? (gsize)(k->start + k->len - p->tail) : (gsize)(k->start - p->tail);
+}
+
+void tes_pipe_publish(TesPipe *p) {
+  guint s = (tes_pipe_len(p) > 0 ? PIPE_DATA : 0) |
+            (tes_pipe_free(p) >= PIPE_BUF && packet_room(p) ? PIPE_SPACE : 0) |
+            (p->writers == 0 ? PIPE_NO_WRITERS : 0) | (p->readers == 0 ? PIPE_NO_READERS : 0);
+  __atomic_store_n(&p->state, s, __ATOMIC_RELEASE);
 }
 
 /* ---- Moving ---- */
@@ -168,8 +176,10 @@ gssize tes_pipe_fill(TesPipe *p, TesIov *iov, gboolean packets, guint *events) {
   }
   if (iov->left > 0)
     p->want = MIN(p->want, iov->left <= PIPE_BUF ? iov->left : MIN(iov->left, p->cap / 2));
-  if (done > 0)
+  if (done > 0) {
     *events |= POLLIN | POLLRDNORM;
+    tes_pipe_publish(p);
+  }
   return done > 0 ? done : r;
 }
 
@@ -189,6 +199,7 @@ static void consume(TesPipe *p, gsize n, guint *events) {
     *events |= TES_POLL_ROOM;
     p->want = G_MAXSIZE;
   }
+  tes_pipe_publish(p);
 }
 
 gssize tes_pipe_drain(TesPipe *p, TesIov *iov, guint *events) {

@@ -25,7 +25,8 @@ struct _TesPipe {
   guint64 head, tail;    /* bytes ever written and read */
   TesPipePacket *packet; /* ring of TES_PIPE_PACKETS, or NULL: never used */
   guint p_head, p_tail;
-  gsize want; /* free bytes that wake blocked writers */
+  guint state; /* atomic: PIPE_* as of the last change, for poll */
+  gsize want;  /* free bytes that wake blocked writers */
   gint readers, writers;
   guint r_counter, w_counter; /* opens so far */
   gboolean splicing;          /* a splice holds the front */
@@ -43,7 +44,11 @@ typedef struct {
 
 extern const TesFileOps tes_pipe_ops;
 
+enum { PIPE_DATA = 1, PIPE_SPACE = 2, PIPE_NO_WRITERS = 4, PIPE_NO_READERS = 8 };
+
 /* ---- pipe.c, with the lock held ---- */
+/* Brings `state` up to date: after every change of contents, size or ends. */
+void tes_pipe_publish(TesPipe *);
 static inline gsize tes_pipe_len(const TesPipe *p) { return (gsize)(p->head - p->tail); }
 static inline gsize tes_pipe_free(const TesPipe *p) { return p->cap - tes_pipe_len(p); }
 /* Moves bytes; return as file operations do, and the events to notify after unlocking in *events. */

@@ -31,18 +31,18 @@ static gssize pipe_write(TesFile *f, TesCtx *ctx, TesIov *iov, goffset *pos, int
 
 static guint pipe_poll(TesFile *f) {
   TesPipe *p = pipe_of(f);
-  guint mask = 0;
-  TES_LOCKED(&p->lock);
+  guint mask = 0, state = __atomic_load_n(&p->state, __ATOMIC_ACQUIRE);
   if (tes_file_readable(f)) {
-    if (tes_pipe_len(p) > 0)
+    if (state & PIPE_DATA)
       mask |= POLLIN | POLLRDNORM;
-    if (p->writers == 0 && ((TesPipeFile *)f)->w_seen != p->w_counter)
+    if ((state & PIPE_NO_WRITERS) &&
+        ((TesPipeFile *)f)->w_seen != __atomic_load_n(&p->w_counter, __ATOMIC_RELAXED))
       mask |= POLLHUP;
   }
   if (tes_file_writable(f)) {
-    if (tes_pipe_free(p) >= PIPE_BUF && p->p_head - p->p_tail < p->cap / TES_PAGE_SIZE)
+    if (state & PIPE_SPACE)
       mask |= POLLOUT | POLLWRNORM;
-    if (p->readers == 0)
+    if (state & PIPE_NO_READERS)
       mask |= POLLERR;
   }
   return mask;
@@ -121,6 +121,7 @@ static void pipe_release(TesFile *f) {
     events |= POLLOUT | POLLWRNORM | POLLERR;
   if (tes_file_writable(f) && --p->writers == 0)
     events |= POLLIN | POLLRDNORM | POLLHUP;
+  tes_pipe_publish(p);
   tes_mutex_unlock(&p->lock);
   if (events)
     tes_queue_notify(&p->queue, events);
@@ -163,8 +164,9 @@ TesFile *tes_pipe_open(TesPipe *p, TesKernel *kernel, guint flags) {
   }
   if (tes_file_writable(&pf->file)) {
     p->writers++;
-    p->w_counter++;
+    __atomic_store_n(&p->w_counter, p->w_counter + 1, __ATOMIC_RELAXED);
   }
+  tes_pipe_publish(p);
   tes_mutex_unlock(&p->lock);
   return &pf->file;
 }

@@ -99,19 +99,42 @@ gssize tes_iov_zero(TesIov *v, gsize n) { return walk(v, NULL, n, IOV_ZERO); }
 
 /* ---- Pinning ---- */
 
+/* The lists begin in the record: most calls pin one or two runs of pages, and one allocation is most of what that costs. */
+#define PIN_FEW 4
 struct _TesIovPin {
   TesMemFile *mf;
-  GArray *runs;       /* TesRun: page references in the memory file */
-  GPtrArray *sources; /* references that keep windows */
-  guint moves;        /* mm->moves before the first page was looked up */
+  guint moves; /* mm->moves before the first page was looked up */
+  guint n_runs, cap_runs;
+  TesRun *run; /* page references in the memory file: few_runs, or allocated */
+  TesRun few_runs[PIN_FEW];
+  GPtrArray *sources; /* references that keep windows; NULL: none */
 };
 
 static void pin_run(TesIovPin *p, goffset off) {
-  TesRun *last = p->runs->len ? &g_array_index(p->runs, TesRun, p->runs->len - 1) : NULL;
-  if (last && last->off + (goffset)last->len == off)
+  TesRun *last = p->n_runs ? &p->run[p->n_runs - 1] : NULL;
+  if (last && last->off + (goffset)last->len == off) {
     last->len += TES_PAGE_SIZE;
-  else
-    g_array_append_val(p->runs, ((TesRun){off, TES_PAGE_SIZE}));
+    return;
+  }
+  if (p->n_runs == p->cap_runs) {
+    p->cap_runs *= 2;
+    TesRun *more = g_renew(TesRun, p->run == p->few_runs ? NULL : p->run, p->cap_runs);
+    if (p->run == p->few_runs)
+      memcpy(more, p->few_runs, sizeof p->few_runs);
+    p->run = more;
+  }
+  p->run[p->n_runs++] = (TesRun){off, TES_PAGE_SIZE};
+}
+
+static TesIovPin *pin_new(TesMM *mm) {
+  TesIovPin *p = g_new(TesIovPin, 1);
+  p->mf = mm->mf;
+  p->moves = (guint)g_atomic_int_get(&mm->moves);
+  p->n_runs = 0;
+  p->cap_runs = PIN_FEW;
+  p->run = p->few_runs;
+  p->sources = NULL;
+  return p;
 }
 
 /* A window stays as long as its source: hold that. */
@@ -122,6 +145,8 @@ static guint8 *pin_window(TesMM *mm, TesIovPin *p, gulong addr, TesPte need) {
   TesPte e = tes_pte_peek(mm, addr);
   if (v && v->source && (e & need) && !(e & TES_PTE_MEM)) {
     page = tes_pte_page(e);
+    if (!p->sources)
+      p->sources = g_ptr_array_new();
     if (p->sources->len == 0 || g_ptr_array_index(p->sources, p->sources->len - 1) != v->source) {
       v->source->ops->ref(v->source);
       g_ptr_array_add(p->sources, v->source);
@@ -186,14 +211,7 @@ int tes_iov_pin(TesIov *v, gsize max_bytes, gboolean guest_write, struct iovec *
   TesIov c = *v;
   int n = 0;
   gsize todo = MIN(max_bytes, c.left);
-  TesIovPin *p = NULL;
-  if (c.mm) {
-    p = g_new0(TesIovPin, 1);
-    p->mf = c.mm->mf;
-    p->moves = (guint)g_atomic_int_get(&c.mm->moves);
-    p->runs = g_array_new(FALSE, FALSE, sizeof(TesRun));
-    p->sources = g_ptr_array_new();
-  }
+  TesIovPin *p = c.mm ? pin_new(c.mm) : NULL;
   while (todo > 0 && c.n > 0) {
     guint8 *at = (guint8 *)c.v->iov_base + c.skip;
     gsize len = MIN(todo, c.v->iov_len - c.skip);
@@ -225,16 +243,16 @@ int tes_iov_pin(TesIov *v, gsize max_bytes, gboolean guest_write, struct iovec *
 void tes_iov_unpin(TesIovPin *p) {
   if (!p)
     return;
-  for (guint i = 0; i < p->runs->len; i++) {
-    TesRun *r = &g_array_index(p->runs, TesRun, i);
-    tes_memfile_unref(p->mf, r->off, r->len);
-  }
-  for (guint i = 0; i < p->sources->len; i++) {
+  for (guint i = 0; i < p->n_runs; i++)
+    tes_memfile_unref(p->mf, p->run[i].off, p->run[i].len);
+  for (guint i = 0; p->sources && i < p->sources->len; i++) {
     TesMapSource *s = g_ptr_array_index(p->sources, i);
     s->ops->unref(s);
   }
-  g_array_free(p->runs, TRUE);
-  g_ptr_array_free(p->sources, TRUE);
+  if (p->run != p->few_runs)
+    g_free(p->run);
+  if (p->sources)
+    g_ptr_array_free(p->sources, TRUE);
   g_free(p);
 }
 

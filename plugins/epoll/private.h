@@ -35,7 +35,7 @@ struct _Epoll {
   GHashTable *items; /* EpollItem by (file, fd) */
   TesMutex ready_lock;
   EpollItem *head, *tail;
-  guint n_ready;
+  gint n_ready;      /* atomic; written under the ready lock */
   TesQueue sleepers; /* tasks in epoll_wait */
   TesQueue queue;    /* who polls or watches the set; outlives the file's own queue */
   /* nesting lock */

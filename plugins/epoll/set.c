@@ -46,14 +46,14 @@ static void ready_push(Epoll *e, EpollItem *i, gboolean front) {
   i->next = front ? e->head : NULL;
   *(i->prev ? &i->prev->next : &e->head) = i;
   *(i->next ? &i->next->prev : &e->tail) = i;
-  e->n_ready++;
+  g_atomic_int_inc(&e->n_ready);
 }
 
 static void ready_unlink(Epoll *e, EpollItem *i) {
   *(i->prev ? &i->prev->next : &e->head) = i->next;
   *(i->next ? &i->next->prev : &e->tail) = i->prev;
   i->ready = FALSE;
-  e->n_ready--;
+  g_atomic_int_add(&e->n_ready, -1);
 }
 
 static EpollItem *ready_pop(Epoll *e) {
@@ -70,10 +70,7 @@ static void ready_remove(Epoll *e, EpollItem *i) {
     ready_unlink(e, i);
 }
 
-gboolean epoll_has_ready(Epoll *e) {
-  TES_LOCKED(&e->ready_lock);
-  return e->head != NULL;
-}
+gboolean epoll_has_ready(Epoll *e) { return g_atomic_int_get(&e->n_ready) > 0; }
 
 static void tell(Epoll *e) {
   tes_queue_notify(&e->sleepers, POLLIN | POLLRDNORM);
@@ -295,7 +292,7 @@ int epoll_harvest(Epoll *e, TesTask *t, gulong uevents, int max) {
     return 0;
   TES_LOCKED(&e->items_lock);
   Batch b;
-  guint budget = e->n_ready;
+  guint budget = (guint)g_atomic_int_get(&e->n_ready);
   int done = 0;
   do {
     fill(e, &b, max - done, &budget);

@@ -45,6 +45,21 @@ static Chunk *chunk_find(Node *n, goffset off) {
   return g_hash_table_lookup(n->chunks, &key);
 }
 
+/* For reading, with the node lock instead of data_lock. */
+static Chunk *chunk_recent(Node *n, goffset off) {
+  goffset start = chunk_start(off);
+  if (n->recent && n->recent_start == start)
+    return n->recent;
+  tes_mutex_lock(&n->data_lock);
+  Chunk *c = chunk_find(n, off);
+  tes_mutex_unlock(&n->data_lock);
+  if (c) {
+    n->recent = c;
+    n->recent_start = start;
+  }
+  return c;
+}
+
 static Chunk *chunk_make(Node *n, goffset off) {
   Chunk *c = chunk_find(n, off);
   if (c)
@@ -169,6 +184,7 @@ int data_truncate(Node *n, goffset size) {
   tes_mutex_unlock(&n->data_lock);
   if (size >= old)
     return 0;
+  n->recent = NULL;
   goffset first_gone = TES_PAGE_UP((gulong)size);
   tes_map_source_invalidate(&n->source, first_gone, G_MAXINT64 - first_gone, TRUE);
   tes_mutex_lock(&n->data_lock);
@@ -195,9 +211,7 @@ static gssize file_read(TesFile *f, TesCtx *ctx, TesIov *iov, goffset *pos, int 
   while (iov->left && *pos < n->size) {
     goffset start = chunk_start(*pos);
     gsize len = MIN(MIN(iov->left, (gsize)(n->size - *pos)), chunk_size(*pos) - (gsize)(*pos - start));
-    tes_mutex_lock(&n->data_lock);
-    Chunk *c = chunk_find(n, *pos);
-    tes_mutex_unlock(&n->data_lock);
+    Chunk *c = chunk_recent(n, *pos);
     gssize r = c ? tes_iov_write_to(iov, tes_memfile_ptr(memfile(n), c->off + (*pos - start)), len)
                  : tes_iov_zero(iov, len);
     if (r < 0)

@@ -49,7 +49,10 @@ struct _Node {
   /* regular files */
   TesMutex data_lock; /* inside the mm's mapping lock: chunk table and size */
   GHashTable *chunks; /* first byte of the chunk's range -> Chunk */
-  goffset size;       /* written with lock and data_lock held, read with either */
+  /* The chunk that was used last, which stays until the file is truncated: node lock. NULL: none */
+  Chunk *recent;
+  goffset recent_start;
+  goffset size; /* written with lock and data_lock held, read with either */
   guint64 n_pages;
   guint seals;
   TesMapSource source;
