@@ -5,9 +5,11 @@
 #include <core/mm/insn.h>
 #include <core/mm/private.h>
 
-#define MAX_CODE \
-  (8UL << 20)         /* a larger mapping is not searched: its program does not start and end all the time */
-#define MAX_SITES 256 /* of a mapping */
+/* A larger mapping is not searched: its program does not start and end all the time. */
+#define MAX_CODE (8UL << 20)
+/* Searching costs up to 0.2 ms/MiB: up to this it is done when a file is first mapped, else the second time. */
+#define SMALL (256UL << 10)
+#define MAX_SITES 256       /* of a mapping */
 #define MAX_CANDIDATES 1024 /* looked at in a mapping */
 #define MAX_FILES 512       /* remembered */
 #define BLOCK (64UL << 10)
@@ -16,8 +18,10 @@ static const TesLockClass files_class = {"cpuid-files", TES_RANK_LEAF, FALSE,
                                          "where files have CPUID instructions"};
 
 typedef struct {
-  TesMutex lock;     /* guards known */
-  GHashTable *known; /* TesCodeKey -> GArray of guint32: offsets of sites in the mapping */
+  gboolean at_once; /* constant */
+  TesMutex lock;    /* guards known */
+  /* TesCodeKey -> GArray of guint32, offsets of sites in the mapping; NULL: not searched yet */
+  GHashTable *known;
 } Files;
 
 static guint key_hash(gconstpointer p) {
@@ -25,10 +29,14 @@ static guint key_hash(gconstpointer p) {
   return (guint)(k->ino * 31 + k->off * 7 + k->len + k->mtime_nsec + k->dev);
 }
 static gboolean key_equal(gconstpointer a, gconstpointer b) { return memcmp(a, b, sizeof(TesCodeKey)) == 0; }
-static void sites_unref(gpointer sites) { g_array_unref(sites); }
+static void sites_unref(gpointer sites) {
+  if (sites)
+    g_array_unref(sites);
+}
 
-void tes_cpuid_files_init(TesKernel *k) {
+void tes_cpuid_files_init(TesKernel *k, gboolean at_once) {
   Files *f = g_new0(Files, 1);
+  f->at_once = at_once;
   tes_mutex_init(&f->lock, &files_class);
   f->known = g_hash_table_new_full(key_hash, key_equal, g_free, sites_unref);
   k->cpuid_files = f;
@@ -119,21 +127,27 @@ static GArray *search(TesMM *mm, const TesVma *v) {
   return sites;
 }
 
-/* Transfer full. */
-static GArray *find_sites(TesMM *mm, const TesVma *v, const TesCodeKey *key) {
-  Files *f = mm->kernel->cpuid_files;
-  GArray *sites;
-  {
-    TES_LOCKED(&f->lock);
-    sites = g_hash_table_lookup(f->known, key);
-    if (sites)
-      return g_array_ref(sites);
-  }
-  sites = search(mm, v);
+static void remember(Files *f, const TesCodeKey *key, GArray *sites) {
   TES_LOCKED(&f->lock);
   if (g_hash_table_size(f->known) >= MAX_FILES)
     g_hash_table_remove_all(f->known);
-  g_hash_table_replace(f->known, g_memdup2(key, sizeof *key), g_array_ref(sites));
+  g_hash_table_replace(f->known, g_memdup2(key, sizeof *key), sites ? g_array_ref(sites) : NULL);
+}
+
+/* Transfer full; NULL: not this time. */
+static GArray *find_sites(TesMM *mm, const TesVma *v, const TesCodeKey *key) {
+  Files *f = mm->kernel->cpuid_files;
+  gpointer sites = NULL;
+  gboolean seen;
+  {
+    TES_LOCKED(&f->lock);
+    seen = g_hash_table_lookup_extended(f->known, key, NULL, &sites);
+    if (sites)
+      return g_array_ref(sites);
+  }
+  if (seen || f->at_once || key->len <= SMALL)
+    sites = search(mm, v);
+  remember(f, key, sites);
   return sites;
 }
 
@@ -153,6 +167,8 @@ void tes_cpuid_patch(TesMM *mm, TesVma *v, const TesCodeKey *key) {
   if (!first || (first & TES_PTE_MEM))
     return;
   g_autoptr(GArray) sites = find_sites(mm, v, key);
+  if (!sites)
+    return;
   TesPatch p[MAX_SITES];
   for (guint i = 0, n = 0; i < sites->len; i++) {
     gulong addr = start + g_array_index(sites, guint32, i);

@@ -283,7 +283,7 @@ static gboolean plausible_after(const guint8 *code, gsize n, gsize at) {
 /* Decoding from anywhere falls into step with the program after some instructions. So streams are started at many
  * places, far enough away; those that meet bytes that are no instruction end there, and all others must have one
  * that starts at `at`. Data rarely survives that long. */
-#define STREAMS 64
+#define STREAMS 24
 #define MIN_STREAMS 8
 #define NEAR_START 32 /* at the start of the code, fewer and shorter streams do */
 

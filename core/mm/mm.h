@@ -76,8 +76,9 @@ int tes_mm_munlockall(TesMM *);
 int tes_mm_rewrite(TesTask *, gulong ip);
 /* Undoes all rewriting and allows no more in this address space (nor in children): 0 or -ENOMEM. */
 int tes_mm_unpatch_all(TesMM *);
-/* From now on CPUID instructions of files are patched to trap when they are mapped (once, before the first process). */
-void tes_cpuid_files_init(TesKernel *);
+/* From now on CPUID instructions of files are patched to trap when they are mapped (once, before the first process). `at_once`: also
+ * those of large files that are mapped for the first time, whose search may take longer than it saves. */
+void tes_cpuid_files_init(TesKernel *, gboolean at_once);
 void tes_cpuid_files_free(TesKernel *);
 
 /* ---- Faults ---- */

@@ -129,10 +129,18 @@ static gboolean overlaps(const TesMM *mm, const TesPatch *p) {
   return i > 0 && at(mm, i - 1)->addr + at(mm, i - 1)->len > p->addr;
 }
 
+static gboolean is_there(const TesMM *mm, const TesPatch *p) {
+  guint i = lower(mm, p->addr);
+  if (!mm->patches || i == mm->patches->len)
+    return FALSE;
+  const TesPatch *q = at(mm, i);
+  return q->addr == p->addr && q->len == p->len && q->kind == p->kind && memcmp(q->new, p->new, p->len) == 0;
+}
+
 static int edit(TesMM *mm, const TesPatch *p, guint n, gulong page, guint8 buf[TES_PAGE_SIZE]) {
   for (guint k = 0; k < n; k++) {
     if (overlaps(mm, &p[k]))
-      return -EBUSY;
+      return is_there(mm, &p[k]) ? -EALREADY : -EBUSY;
     guint8 *b = buf + (p[k].addr - page);
     if (memcmp(b, p[k].old, p[k].len) != 0)
       return -EAGAIN;

@@ -299,7 +299,7 @@ int tes_mm_compact(TesMM *);
 
 /* patch.c; map_lock held, pages_lock not */
 /* Adds patches that lie in one page (sorted, of one kind) and puts them into a private copy of it. 0, -ENOMEM, -EFAULT (the page
- * is not there), -EBUSY (something else is patched there), -EAGAIN (the bytes are not `old`). */
+ * is not there), -EBUSY (something else is patched there), -EALREADY, -EAGAIN (the bytes are not `old`). */
 int tes_patch_add(TesMM *, TesVma *, const TesPatch *, guint n);
 /* Restores the original bytes of all patches, or of those of a kind, in [start, end). 0 or -ENOMEM. */
 int tes_patch_undo(TesMM *, gulong start, gulong end);

@@ -12,10 +12,11 @@ static gboolean may_change(const TesMM *mm, const TesVma *v) {
          (!v->source || v->source != mm->kernel->vdso_source);
 }
 
-/* A patch must lie in the page and cover something of the call. */
+/* A patch must lie in the page and cover something of the call, or touch it: replacing only the `mov` before it leaves
+ * the call where it is for those who jump there. */
 static gboolean sane(const TesCodePatch *c, gulong page, gulong ip) {
   return c->len >= 1 && c->len <= sizeof c->bytes && c->addr >= page &&
-         c->addr - page <= TES_PAGE_SIZE - c->len && c->addr < ip && c->addr + c->len > ip - SYSCALL_LEN;
+         c->addr - page <= TES_PAGE_SIZE - c->len && c->addr <= ip && c->addr + c->len >= ip - SYSCALL_LEN;
 }
 
 static int ask(TesMM *mm, gulong ip, gulong page, const guint8 *code, TesPatch *out) {
@@ -49,7 +50,8 @@ static int rewrite_locked(TesMM *mm, gulong ip) {
   TesPatch p;
   if (!ask(mm, ip, page, code, &p))
     return 0;
-  if (tes_patch_add(mm, v, &p, 1) == 0)
+  int r = tes_patch_add(mm, v, &p, 1);
+  if (r == 0 || r == -EALREADY)
     return 1;
   TesCodePatch c = {.addr = p.addr, .len = p.len};
   memcpy(c.bytes, p.new, p.len);

@@ -171,7 +171,7 @@ void tes_cpuid_init(TesKernel *k, TesCpuidMode mode, gboolean platform_answers) 
   host_cpuid(0x80000000, 0, r);
   c->max_extended = r[0];
   k->cpuid = c;
-  tes_cpuid_files_init(k);
+  tes_cpuid_files_init(k, mode == TES_CPUID_TABLE);
 }
 
 void tes_cpuid_free(TesKernel *k) {

@@ -60,6 +60,27 @@ static void put(gsize at) { memcpy(file->window + at, cpuid_insn, 2); }
 
 /* ---- Sites ---- */
 
+/* Large files are searched when they are mapped again. */
+static void test_second_time(void) {
+  TesMM *mm = setup(2);
+  TesCodeKey key = {.ino = 9, .len = 4UL << 20}; /* of that length */
+  tes_cpuid_files_free(kernel);
+  tes_cpuid_files_init(kernel, FALSE);
+  put(700);
+  for (guint i = 0; i < 3; i++) {
+    glong a = tes_mm_mmap(mm, &(TesMmapArgs){.len = LEN,
+                                             .prot = RX,
+                                             .flags = MAP_PRIVATE,
+                                             .source = &file->source,
+                                             .limit_as = RLIM_INFINITY});
+    tes_mm_lock(mm);
+    tes_cpuid_patch(mm, tes_vma_find(mm, (gulong)a), &key);
+    tes_mm_unlock(mm);
+    g_assert_cmpint(guest_byte(mm, (gulong)a + 700), ==, i == 0 ? 0x0f : TES_CPUID_BYTE0);
+  }
+  done(mm);
+}
+
 static void test_sites(void) {
   /* The start, the end, across pages, across the blocks in which a file is searched. */
   static const gsize sites[] = {40, 300, 0x1fff, 0x3000, 0xff00, 0xffff, 0x1ffff, 0x20001, LEN - 2};
@@ -254,6 +275,7 @@ static void test_table_threads(void) {
 int main(int argc, char **argv) {
   g_test_init(&argc, &argv, NULL);
   g_test_add_func("/cpuid/sites", test_sites);
+  g_test_add_func("/cpuid/second-time", test_second_time);
   g_test_add_func("/cpuid/remembered", test_remembered);
   g_test_add_func("/cpuid/hostile", test_hostile);
   g_test_add_func("/cpuid/not-in-memory-file", test_not_in_memory_file);

@@ -167,6 +167,26 @@ static void test_place(void) {
   done(mm);
 }
 
+/* The call itself stays in place: it can be entered, and asked about, again. */
+static void test_leaves_call(void) {
+  TesMM *mm = setup(TRUE);
+  gulong a = map_at(mm, 0, RX, MAP_PRIVATE);
+  want = (TesCodePatch){.addr = a + SITE, .len = 5, .bytes = {0xe9, 1, 2, 3, 4}};
+  for (guint i = 0; i < 3; i++)
+    g_assert_cmpint(rewrite(mm, a + SITE + 7), ==, 1);
+  g_assert_cmpuint(placed, ==, 1);
+  g_assert_cmpuint(undone, ==, 0);
+  want.bytes[1] = 9;
+  g_assert_cmpint(rewrite(mm, a + SITE + 7), ==, 0);
+  g_assert_cmpuint(undone, ==, 1);
+  g_assert_cmpuint(mm->patches->len, ==, 1);
+  guint8 buf[7];
+  g_assert_cmpint(fake_read(mm, a + SITE, buf, 7, FALSE), ==, 0);
+  g_assert_cmpmem(buf, 7, "\xe9\1\2\3\4\x0f\x05", 7);
+  kernel_sees_file(mm, a);
+  done(mm);
+}
+
 /* Whatever the address or the answer: nothing happens. */
 static void test_refusals(void) {
   TesMM *mm = setup(TRUE);
@@ -189,7 +209,7 @@ static void test_refusals(void) {
   static const struct {
     glong addr;
     guint len;
-  } bad[] = {{SITE, 0},   {SITE, 17},  {SITE, 5},         {SITE + 7, 2},
+  } bad[] = {{SITE, 0},   {SITE, 17},  {SITE, 4},         {SITE + 8, 2},
              {0xfff, 16}, {0x2000, 7}, {-(glong)SITE, 7}, {SITE, G_MAXUINT}};
   for (guint i = 0; i < G_N_ELEMENTS(bad); i++) {
     want_jump(a);
@@ -420,6 +440,7 @@ static void test_threads(void) {
 int main(int argc, char **argv) {
   g_test_init(&argc, &argv, NULL);
   g_test_add_func("/rewrite/place", test_place);
+  g_test_add_func("/rewrite/leaves-call", test_leaves_call);
   g_test_add_func("/rewrite/refusals", test_refusals);
   g_test_add_func("/rewrite/undo", test_undo);
   g_test_add_func("/rewrite/unmap", test_unmap);

@@ -89,7 +89,8 @@ typedef struct {
    * for a call site after a SYSCALL trap with `rewrite`. ip: just after the two bytes of the `syscall` instruction.
    * code: a snapshot of the n bytes at start, the page of that instruction. alone: no other thread of this address space
    * exists, so a patch may cover instructions that another thread could be about to execute; otherwise it must be right for
-   * a thread that stands on any instruction it covers. (A saved ip in a signal frame may point at any of them even so.)
+   * a thread that stands on any instruction it covers. A saved ip in a signal frame may point at any of them even so, and
+   * an interrupted call is restarted by executing what is two bytes before ip: best leave the call itself in place.
    * Returns 1 and *out, or 0: leave the site as it is. Called with core locks held: may not call back. */
   int (*rewrite)(TesAspace *, gulong ip, const guint8 *code, gulong start, gsize n, gboolean alone,
                  TesCodePatch *out);
@@ -150,7 +151,7 @@ typedef struct {
 
 enum {
   TES_PLATFORM_PREFERRED =
-      1 << 0, /* chosen before others when the operator names none and probe() succeeds */
+      1 << 0,                  /* chosen before others when the operator names none and probe() succeeds */
   TES_PLATFORM_CPUID = 1 << 1, /* answers rewritten CPUID instructions by itself, in some 2 us at most */
 };
 
