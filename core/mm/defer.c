@@ -57,13 +57,17 @@ static int order(const void *a, const void *b) {
   return x->fd != y->fd ? (x->fd > y->fd) - (x->fd < y->fd) : (x->addr > y->addr) - (x->addr < y->addr);
 }
 
+void tes_defer_sort(TesMapOp *ops, guint n) {
+  if (n > 1)
+    qsort(ops, n, sizeof *ops, order);
+}
+
 int tes_defer_flush(TesMM *mm, const TesChange *c) {
   GArray *ops = mm->deferred;
   if (mm->dropped)
     return 0;
   mm->defer_lo = mm->defer_hi = 0;
-  if (ops->len)
-    qsort(ops->data, ops->len, sizeof(TesMapOp), order);
+  tes_defer_sort((TesMapOp *)(gpointer)ops->data, ops->len);
   if (c)
     g_array_append_vals(ops, c->op, c->n);
   int r = 0;

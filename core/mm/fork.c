@@ -99,8 +99,81 @@ static void copy_vmas(TesMM *src, TesMM *child) {
   }
 }
 
+/* ---- The platform's side ---- */
+
+#define REPLAY_OPS 32 /* mapped again rather than cloned: then that is cheaper */
+#define REPLAY_PAGES 2048
+#define REPLAY_SOURCES 3 /* descriptors, each as dear as several mappings */
+
+/* Where a page of a file lies in it. FALSE: not known any more; a fault finds out. */
+static gboolean file_offset(const TesVma *v, TesPte e, goffset *off) {
+  gsize in = (gsize)(tes_pte_page(e) - (guint8 *)v->piece.window);
+  *off = v->piece.fd_off + (goffset)in;
+  return in < v->piece.len;
+}
+
+/* MAP operations for what of a vma is present. */
+static void replay_vma(TesMM *mm, const TesVma *v, TesChange *c) {
+  for (gulong at = tes_pages_find(mm, tes_vma_start(v), v->end, TRUE); at < v->end && c->n <= REPLAY_OPS;
+       at = tes_pages_find(mm, at + TES_PAGE_SIZE, v->end, TRUE)) {
+    TesPte e = tes_pte(mm, at);
+    goffset off;
+    if (e & TES_PTE_MEM)
+      tes_change_map(c, at, TES_PAGE_SIZE, tes_pte_prot(v, e), mm->mf->fd,
+                     tes_memfile_offset(mm->mf, tes_pte_page(e)), TES_MAP_STABLE_FD);
+    else if (file_offset(v, e, &off))
+      tes_change_map(c, at, TES_PAGE_SIZE, tes_pte_prot(v, e), v->piece.fd, off, 0);
+  }
+}
+
+/* Is the file one whose code runs here? Others (locales, say) can wait for a fault. */
+static gboolean is_code(TesMM *mm, const TesMapSource *s) {
+  for (TesVma *v = (TesVma *)tes_tree_first(&mm->vmas); v; v = tes_vma_next(v))
+    if (v->source == s && v->prot & PROT_EXEC)
+      return TRUE;
+  return FALSE;
+}
+
+/* All mappings of a small address space. FALSE: it is not small. */
+static gboolean replay_small(TesMM *mm, TesChange *c) {
+  guint sources = 0;
+  const TesMapSource *last = NULL;
+  gboolean wanted = TRUE;
+  for (TesVma *v = (TesVma *)tes_tree_first(&mm->vmas); v; v = tes_vma_next(v)) {
+    if (v->source && v->source != last) {
+      last = v->source;
+      wanted = tes_source_is_shm(last) || is_code(mm, last);
+      sources += wanted && v->piece.len;
+    }
+    if (!v->source || wanted)
+      replay_vma(mm, v, c);
+    if (c->n > REPLAY_OPS || sources > REPLAY_SOURCES)
+      return FALSE;
+  }
+  tes_defer_sort(c->op, c->n);
+  return TRUE;
+}
+
+/* A small address space, mapped again in an empty one that the platform has at hand. FALSE: clone. */
+static gboolean use_spare(TesMM *src, TesMM *child, TesChange *maps) {
+  if (!TES_HAS(src->aspace->ops, spare) || src->pages > REPLAY_PAGES || !replay_small(child, maps))
+    return FALSE;
+  child->aspace = src->aspace->ops->spare(src->aspace, src->rewrites > 0);
+  return child->aspace != NULL;
+}
+
 static int clone_aspace(TesMM *src, TesMM *child, TesChange *protect, TesChange *lose) {
   GError *error = NULL;
+  TesChange maps;
+  tes_change_init(&maps);
+  if (use_spare(src, child, &maps)) {
+    int r = tes_change_apply(src, protect);
+    if (r == 0)
+      r = tes_change_apply(child, &maps);
+    tes_change_finish(child, &maps);
+    return r;
+  }
+  tes_change_finish(child, &maps);
   if (TES_HAS(src->aspace->ops, clone)) {
     child->aspace = src->aspace->ops->clone(src->aspace, protect->op, protect->n, &error);
     /* Whatever the failure left undone: the entries say read-only. */

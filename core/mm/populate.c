@@ -114,10 +114,12 @@ static gboolean install_page(TesMM *mm, TesChange *c, TesLeaf *l, guint i, TesPt
   return TRUE;
 }
 
-static void install_piece(TesMM *mm, const TesVma *v, TesChange *c, gulong addr, const TesMapPiece *p,
+static void install_piece(TesMM *mm, TesVma *v, TesChange *c, gulong addr, const TesMapPiece *p,
                           gboolean mem) {
   TesPte flags = tes_pte_for(v, mem ? TES_PTE_MEM : 0);
   guint prot = tes_pte_prot(v, flags);
+  if (!mem)
+    v->piece = *p;
   for (gsize done = 0; done < p->len; done += TES_PAGE_SIZE) {
     gulong at = addr + done;
     if (install_page(mm, c, tes_leaf_get(mm, at), tes_leaf_index(at),

@@ -87,6 +87,7 @@ struct _TesVma {
   goffset off;          /* of the start in the source */
   const char *name;     /* static string, or NULL */
   GList link;           /* in source->maps */
+  TesMapPiece piece;    /* the last of the source outside the memory file that was mapped; len 0: none */
   TesVma *next_dead;
 };
 #define tes_vma_start(v) ((v)->node.key)
@@ -215,6 +216,8 @@ int tes_defer_begin(TesMM *, gulong lo, gulong hi);
 gboolean tes_defer_change(TesMM *, const TesChange *);
 /* The range exists: hands over what waits, then `c` (may be NULL), and ends the range. 0 or -errno. */
 int tes_defer_flush(TesMM *, const TesChange *c);
+void tes_defer_sort(TesMapOp *ops,
+                    guint n); /* operations that do not overlap, for few changes of descriptor */
 
 /* pagemap.c: ranges; pages_lock held */
 enum { TES_CLEAR_SLOTS = 1, TES_CLEAR_KEEP_ANON = 2 };

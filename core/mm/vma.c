@@ -89,6 +89,7 @@ TesVma *tes_vma_copy(const TesVma *from, TesMM *mm) {
   v->name = from->name;
   v->file = from->file ? tes_file_ref(from->file) : NULL;
   v->source = from->source;
+  v->piece = from->piece;
   if (v->source)
     v->source->ops->ref(v->source);
   return v;
@@ -194,13 +195,21 @@ static gboolean mergeable(const TesVma *a, const TesVma *b) {
          (!a->source || a->off + (goffset)(a->end - tes_vma_start(a)) == b->off);
 }
 
+/* `a` takes over what `b` has. */
+static void merge_pieces(TesVma *a, const TesVma *b) {
+  if (a->piece.fd != b->piece.fd || a->piece.window != b->piece.window || a->piece.fd_off != b->piece.fd_off)
+    a->piece.len = 0;
+}
+
 TesVma *tes_vma_merge(TesMM *mm, TesVma *v) {
   TesVma *prev = tes_vma_prev(v), *next = tes_vma_next(v);
   if (mergeable(v, next)) {
+    merge_pieces(v, next);
     tes_vma_resize(mm, v, tes_vma_start(v), next->end);
     tes_vma_remove(mm, next);
   }
   if (mergeable(prev, v)) {
+    merge_pieces(prev, v);
     tes_vma_resize(mm, prev, tes_vma_start(prev), v->end);
     tes_vma_remove(mm, v);
     v = prev;

@@ -233,6 +233,12 @@ static TesAspace *aspace_clone(TesAspace *base, const TesMapOp *ops, gsize n, GE
   return NULL;
 }
 
+static TesAspace *aspace_spare(TesAspace *base, gboolean rewritten) {
+  PtStub stub;
+  (void)rewritten; /* nothing is */
+  return pt_stub_spare(PT_PLATFORM((PtAspace *)base), &stub) ? &wrap(base->platform, &stub)->base : NULL;
+}
+
 static void aspace_free(TesAspace *base) {
   PtAspace *as = (PtAspace *)base;
   PtPlatform *p = PT_PLATFORM(as);
@@ -255,6 +261,7 @@ static const TesAspaceOps aspace_ops = {
     .apply = aspace_apply,
     .clone = aspace_clone,
     .free = aspace_free,
+    .spare = aspace_spare,
 };
 
 static PtAspace *wrap(TesPlatform *platform, const PtStub *stub) {

@@ -113,6 +113,7 @@ struct _PtExec {
 gboolean pt_zygote_start(PtPlatform *, GError **);
 void pt_zygote_stop(PtPlatform *);
 gboolean pt_stub_new(PtPlatform *, PtStub *out, GError **); /* parked and empty */
+gboolean pt_stub_spare(PtPlatform *, PtStub *out);          /* the same, if one is at hand */
 void pt_stub_recycle(PtPlatform *, const PtStub *);         /* parked and empty again */
 void pt_stub_kill(PtPlatform *, const PtStub *);
 int pt_slot_new(PtPlatform *, guint *out);

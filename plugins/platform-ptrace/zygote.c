@@ -224,7 +224,7 @@ static pid_t ask(PtPlatform *p, guint slot) {
   return r;
 }
 
-gboolean pt_stub_new(PtPlatform *p, PtStub *out, GError **error) {
+gboolean pt_stub_spare(PtPlatform *p, PtStub *out) {
   gboolean spare = FALSE;
   g_mutex_lock(&p->lock);
   while (p->nspares && !spare) {
@@ -235,7 +235,11 @@ gboolean pt_stub_new(PtPlatform *p, PtStub *out, GError **error) {
       g_array_append_val(p->free_slots, out->slot);
   }
   g_mutex_unlock(&p->lock);
-  if (spare)
+  return spare;
+}
+
+gboolean pt_stub_new(PtPlatform *p, PtStub *out, GError **error) {
+  if (pt_stub_spare(p, out))
     return TRUE;
   int r = pt_slot_new(p, &out->slot);
   if (r == 0) {

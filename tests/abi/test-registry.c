@@ -156,7 +156,7 @@ static void test_sizes(void) {
   PIN(TesMapOp, 32);
   PIN(TesTrap, 128);
   PIN(TesPlatformOps, 56);
-  PIN(TesAspaceOps, 48);
+  PIN(TesAspaceOps, 56);
   PIN(TesExecOps, 72);
   PIN(TesSyscall, 48);
   PIN(TesAttr, 136);

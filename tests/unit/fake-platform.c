@@ -99,7 +99,17 @@ static void fake_free(TesAspace *a) {
   g_free(f);
 }
 
-static const TesAspaceOps ops_clone = {sizeof(TesAspaceOps), fake_apply, fake_clone, fake_free};
+/* Every other time there is one. */
+static TesAspace *fake_spare(TesAspace *a, gboolean rewritten) {
+  static guint asked;
+  return asked++ % 2 ? &aspace_make(a->ops, a->platform)->base : NULL;
+}
+
+static const TesAspaceOps ops_clone = {.size = sizeof(TesAspaceOps),
+                                       .apply = fake_apply,
+                                       .clone = fake_clone,
+                                       .free = fake_free,
+                                       .spare = fake_spare};
 static const TesAspaceOps ops_replay = {sizeof(TesAspaceOps), fake_apply, NULL, fake_free};
 
 static TesAspace *new_clone(TesPlatform *p, GError **e) { return &aspace_make(&ops_clone, p)->base; }

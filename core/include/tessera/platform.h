@@ -98,6 +98,9 @@ typedef struct {
    * when the place is used again). Other threads may still be in what an undone patch jumps to. As above: may not
    * call back. A child made by clone has the patches of its parent without being told. */
   void (*rewritten)(TesAspace *, const TesCodePatch *, gboolean done);
+  /* Optional: an empty address space if one is at hand, into which the few mappings of src will be made again because that is
+   * cheaper than clone(); else NULL. rewritten: src has patches, and what they jump to must be there too. */
+  TesAspace *(*spare)(TesAspace *src, gboolean rewritten);
 } TesAspaceOps;
 
 typedef struct {
