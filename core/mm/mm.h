@@ -40,7 +40,6 @@ typedef struct {
 void tes_mm_set_layout(TesMM *, const TesMMLayout *);
 void tes_mm_get_layout(TesMM *, TesMMLayout *);
 void tes_mm_set_exe(TesMM *, TesFile *); /* takes a reference; PR_SET_MM_EXE_FILE too */
-TesFile *tes_mm_exe(TesMM *);            /* referenced or NULL */
 void tes_mm_set_auxv(TesMM *, const guint64 *auxv, gsize bytes);
 
 /* ---- Mapping, for mmap(2) and for the loader. Addresses, lengths: any; checked here. ---- */

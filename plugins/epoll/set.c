@@ -72,22 +72,25 @@ static void ready_remove(Epoll *e, EpollItem *i) {
 
 gboolean epoll_has_ready(Epoll *e) { return g_atomic_int_get(&e->n_ready) > 0; }
 
-static void tell(Epoll *e) {
-  tes_queue_notify(&e->sleepers, POLLIN | POLLRDNORM);
-  tes_queue_notify(&e->queue, POLLIN | POLLRDNORM);
+/* TRUE: somebody was told. */
+static gboolean tell(Epoll *e) {
+  __atomic_thread_fence(__ATOMIC_SEQ_CST); /* the ready list before the look for waiters */
+  gboolean sleepers = g_atomic_int_get(&e->sleepers.n) > 0, watchers = g_atomic_int_get(&e->queue.n) > 0;
+  if (sleepers)
+    tes_queue_notify(&e->sleepers, POLLIN | POLLRDNORM);
+  if (watchers)
+    tes_queue_notify(&e->queue, POLLIN | POLLRDNORM);
+  return sleepers || watchers;
 }
 
 /* Runs under the source's queue lock; the set's own queue nests inside it, as sets cannot watch in circles. */
 static gboolean on_event(TesWaiter *w, guint mask, gpointer key) {
   EpollItem *i = w->data;
-  Epoll *e = i->set;
   guint events = (guint)g_atomic_int_get((gint *)&i->events);
   if (!(events & ~EPOLL_PRIVATE_BITS)) /* one-shot, and shot */
     return FALSE;
-  ready_push(e, i, FALSE);
-  gboolean someone = g_atomic_int_get(&e->sleepers.n) > 0 || g_atomic_int_get(&e->queue.n) > 0;
-  tell(e);
-  return someone;
+  ready_push(i->set, i, FALSE);
+  return tell(i->set);
 }
 
 static guint interest(EpollItem *i) {

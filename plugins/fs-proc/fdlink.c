@@ -17,11 +17,9 @@ static TesPath *exe_path(Node *n) {
   TesMM *mm = tes_task_mm_ref(n->task);
   if (!mm)
     return NULL;
-  TesMMStat st;
-  tes_mm_stat(mm, &st);
-  TesPath *p = st.exe && st.exe->path ? tes_path_ref(st.exe->path) : NULL;
+  g_autoptr(TesFile) exe = tes_mm_exe(mm);
   tes_mm_unref(mm);
-  return p;
+  return exe && exe->path ? tes_path_ref(exe->path) : NULL;
 }
 
 static TesPath *fs_path(Node *n, gboolean root) {

@@ -80,6 +80,7 @@ typedef struct {
   TesFile *exe; /* borrowed under the mm reference */
 } TesMMStat;
 void tes_mm_stat(TesMM *, TesMMStat *);
+TesFile *tes_mm_exe(TesMM *); /* referenced, or NULL: without counting all pages */
 /* Copy of the saved auxiliary vector in bytes. */
 gsize tes_mm_auxv(TesMM *, void *buf, gsize n);
 typedef struct {
