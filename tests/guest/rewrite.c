@@ -17,7 +17,7 @@
   __asm__(".pushsection .text\n .balign 64\n .globl " #name ", " #name "_call, " #name "_end\n" #name \
           ":\n" before "  mov $" #nr ", %eax\n" #name "_call:\n  syscall\n  ret\n" #name              \
           "_end:\n .balign 64\n .popsection\n")
-#define ARGS6 "  mov %rcx, %r10\n  mov %r8, %r8\n"
+#define FOURTH_ARG "  mov %rcx, %r10\n"
 typedef long SiteFn(long, long, long, long, long, long);
 #define CALL(name, ...) CALL_(name, ##__VA_ARGS__, 0, 0, 0, 0, 0, 0)
 #define CALL_(name, a, b, c, d, e, f, ...) ((SiteFn *)(uintptr_t)(name))(a, b, c, d, e, f)
@@ -28,8 +28,8 @@ SITE(s_entered, "", 39);
 SITE(s_changed, "", 39);
 SITE(s_moved, "", 39);
 SITE(s_read, "", 0);
-SITE(s_pread, ARGS6, 17);
-SITE(s_mmap, ARGS6, 9);
+SITE(s_pread, FOURTH_ARG, 17);
+SITE(s_mmap, FOURTH_ARG, 9);
 SITE(s_munmap, "", 11);
 SITE(s_fork, "", 57);
 SITE(s_gs, "", 39);
@@ -172,11 +172,7 @@ TEST(interrupted_anywhere) {
 }
 
 /* A call that is interrupted is made again: the same call with the same arguments. */
-static void feed(int sig) {
-  int *p = (int *)(uintptr_t)ticks;
-  (void)p;
-  ticks++;
-}
+static void count(int sig) { ticks++; }
 
 static void *writer(void *arg) {
   int fd = *(int *)arg;
@@ -198,14 +194,14 @@ TEST(restarted) {
   pthread_sigmask(SIG_BLOCK, &alarm_only, NULL);
   CHECK_EQ(pthread_create(&t, NULL, writer, &p[1]), 0);
   pthread_sigmask(SIG_UNBLOCK, &alarm_only, NULL);
-  on_signal(SIGALRM, feed, SA_RESTART);
+  on_signal(SIGALRM, count, SA_RESTART);
   timer(400);
   for (int i = 0; i < 100; i++) {
     c = 0;
     if (!CHECK_EQ(CALL(s_read, p[0], (long)&c, 1), 1) || !CHECK_EQ(c, 'x'))
       break;
   }
-  on_signal(SIGALRM, feed, 0);
+  on_signal(SIGALRM, count, 0);
   SYS(fcntl(p[1], F_SETFL, 0));
   pthread_join(t, NULL);
   CHECK_EQ(CALL(s_read, p[0], (long)&c, 1), -EINTR);
@@ -214,7 +210,7 @@ TEST(restarted) {
 }
 
 TEST(hot_sigreturn) {
-  on_signal(SIGUSR1, feed, 0);
+  on_signal(SIGUSR1, count, 0);
   for (int i = 0; i < HOT; i++)
     raise(SIGUSR1);
   CHECK_EQ(ticks, HOT);
