@@ -94,7 +94,7 @@ static int run_some(StAspace *as, guint *next) {
   if (in >= 0)
     st_close_fd(m);
   *next = i;
-  int rb = st_batch(ST_PLATFORM(as), m, &failed, NULL, 0);
+  int rb = st_batch(m, &failed, NULL, 0);
   if (rb < 0 && failed <= ST_ORDERS_MAX)
     *next = first + op_of[failed];
   return rb < 0 ? rb : MIN(r, 0);
@@ -187,10 +187,10 @@ static int fork_stub(StPlatform *p, StMapper *from, StMapper **mapper, StThread 
     if (r == 0) {
       st_order(from, SYS_clone, ST_F_FORK, clone);
       st_close_fd(from);
-      r = st_batch(p, from, NULL, NULL, 0);
+      r = st_batch(from, NULL, NULL, 0);
     }
     if (r == 0)
-      r = st_wait(p, m, NULL, &tid, 1);
+      r = st_wait(m, NULL, &tid, 1);
     m->cpu = from->cpu;
   }
   if (r == 0) {
@@ -227,14 +227,30 @@ static TesAspace *aspace_clone(TesAspace *base, const TesMapOp *ops, gsize n, GE
   return NULL;
 }
 
+static void free_spare(StPlatform *p, StMapper *m, StThread *t) {
+  if (!m->alone)
+    kill(m->pid, SIGKILL);
+  st_thread_free(p, t);
+  st_mapper_free(p, m);
+}
+
+/* A spare stub that the host has not killed; NULLs if there is none. */
+static StSpare take_spare(StPlatform *p) {
+  StSpare s = {NULL, NULL};
+  for (;;) {
+    g_mutex_lock(&p->lock);
+    s = p->nspares ? p->spares[--p->nspares] : (StSpare){NULL, NULL};
+    g_mutex_unlock(&p->lock);
+    if (!s.mapper || st_alive(s.mapper))
+      return s;
+    free_spare(p, s.mapper, s.thread);
+  }
+}
+
 TesAspace *st_aspace_new(TesPlatform *platform, GError **error) {
   StPlatform *p = (StPlatform *)platform;
-  StSpare s = {NULL, NULL};
+  StSpare s = take_spare(p);
   int r = 0;
-  g_mutex_lock(&p->lock);
-  if (p->nspares)
-    s = p->spares[--p->nspares];
-  g_mutex_unlock(&p->lock);
   if (!s.mapper) {
     g_mutex_lock(&p->seed_lock);
     r = fork_stub(p, p->seed, &s.mapper, &s.thread);
@@ -261,7 +277,7 @@ static gboolean recycle(StAspace *as) {
     return FALSE;
   st_begin(p, as->mapper);
   st_order(as->mapper, SYS_munmap, 0, all);
-  if (st_batch(p, as->mapper, NULL, NULL, 0) < 0)
+  if (st_batch(as->mapper, NULL, NULL, 0) < 0)
     return FALSE;
   g_mutex_lock(&p->lock);
   kept = p->nspares < ST_SPARES;
@@ -269,13 +285,6 @@ static gboolean recycle(StAspace *as) {
     p->spares[p->nspares++] = (StSpare){as->mapper, t};
   g_mutex_unlock(&p->lock);
   return kept;
-}
-
-static void free_spare(StPlatform *p, StMapper *m, StThread *t) {
-  if (!m->alone)
-    kill(m->pid, SIGKILL);
-  st_thread_free(p, t);
-  st_mapper_free(p, m);
 }
 
 void st_spares_free(StPlatform *p) {

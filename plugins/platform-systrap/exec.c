@@ -9,7 +9,6 @@
  * answered: the signal of a kick that came before the answer is dropped by the stub. */
 #include <errno.h>
 #include <linux/futex.h>
-#include <poll.h>
 #include <signal.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -21,9 +20,8 @@
 #define XSTATE_HEADER 512
 #define MXCSR 24
 #define MXCSR_MASK 0xffffU
-#define TICKS_PER_LOOK 8    /* is the stub alive? */
-#define TICKS_PER_PROOF 128 /* is the thread? */
-#define REFRAME_LIMIT 2     /* seconds */
+#define TICKS_PER_LOOK 8 /* is the stub alive? */
+#define REFRAME_LIMIT 2  /* seconds */
 
 static long futex(const void *at, int op, guint32 value, const struct timespec *limit) {
   return syscall(SYS_futex, at, op, value, limit, NULL, 0);
@@ -100,7 +98,7 @@ static void settle(StExec *e) {
   memset(as->mapper->orders->mask, 0, ST_MASK_SIZE);
   as->mapper->orders->mask[cpu / 8] = (guint8)(1 << cpu % 8);
   st_order(as->mapper, SYS_sched_setaffinity, ST_F_MAYFAIL, args);
-  if (st_batch(p, as->mapper, NULL, NULL, 0) == 0)
+  if (st_batch(as->mapper, NULL, NULL, 0) == 0)
     t->cpu = cpu;
   g_mutex_unlock(&as->lock);
 }
@@ -289,24 +287,16 @@ static void exec_kick(TesExec *base) {
     send_kick(e);
 }
 
-/* A thread that cannot be signalled is gone: it made itself end. */
-static void prove(StExec *e) {
-  StAspace *as = ST_ASPACE(e);
-  const gulong args[6] = {0, (gulong)e->thread->tid, ST_KICK_SIGNAL};
-  (void)args;
-  g_mutex_lock(&as->lock);
-  struct pollfd fd = {as->mapper->sock, 0, 0};
-  if (!as->dead && poll(&fd, 1, 0) > 0 && fd.revents & (POLLHUP | POLLERR))
-    st_mark_dead(as);
-  g_mutex_unlock(&as->lock);
-}
-
 static void exec_tick(TesExec *base) {
   StExec *e = (StExec *)base;
+  StAspace *as = ST_ASPACE(e);
   if (g_atomic_int_get(&e->attn) && g_atomic_int_get(&e->in_guest))
     send_kick(e);
-  if (++e->quiet % TICKS_PER_LOOK == 0)
-    prove(e);
+  if (++e->quiet % TICKS_PER_LOOK || st_alive(as->mapper))
+    return;
+  g_mutex_lock(&as->lock);
+  st_mark_dead(as);
+  g_mutex_unlock(&as->lock);
 }
 
 /* ---- Beginning and end ---- */
@@ -355,7 +345,7 @@ static StThread *find_thread(StAspace *as, int *error) {
   if (t) {
     st_begin(p, as->mapper);
     st_order_thread(as->mapper, t);
-    *error = st_batch(p, as->mapper, NULL, &t->tid, 1);
+    *error = st_batch(as->mapper, NULL, &t->tid, 1);
     t->cpu = as->mapper->cpu;
     if (*error == 0)
       return t;

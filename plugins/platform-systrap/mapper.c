@@ -9,6 +9,7 @@
 #include <limits.h>
 #include <linux/falloc.h>
 #include <linux/futex.h>
+#include <poll.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
@@ -106,12 +107,15 @@ void st_close_fd(StMapper *m) {
 void st_begin(StPlatform *p, StMapper *m) {
   m->nordered = 0;
   move_here(p, m);
-  if (m->stale_fds)
-    st_close_fd(m);
+  if (!m->stale_fds)
+    return;
+  /* A batch of its own: nothing new may be on its way. Some were fetched; then there is nothing to receive. */
+  st_close_fd(m);
   for (; m->stale_fds; m->stale_fds--) {
     order_receive(m);
     st_close_fd(m);
   }
+  st_batch(m, NULL, NULL, 0);
 }
 
 int st_send_fd(StMapper *m, int fd) {
@@ -167,10 +171,14 @@ static int receive(StMapper *m) {
   return (int)n - 1;
 }
 
-int st_wait(StPlatform *p, StMapper *m, guint *failed, pid_t *tids, guint ntids) {
+gboolean st_alive(const StMapper *m) {
+  struct pollfd fd = {m->sock, 0, 0};
+  return poll(&fd, 1, 0) <= 0;
+}
+
+int st_wait(StMapper *m, guint *failed, pid_t *tids, guint ntids) {
   guint part = 0;
   int r;
-  (void)p;
   while ((r = receive(m)) >= ST_A_PART) {
     if (part / 3 < ntids)
       tids[part / 3] = (part % 3 ? tids[part / 3] : 0) | (r - ST_A_PART) << 10 * (part % 3);
@@ -188,9 +196,9 @@ int st_wait(StPlatform *p, StMapper *m, guint *failed, pid_t *tids, guint ntids)
   return -r;
 }
 
-int st_batch(StPlatform *p, StMapper *m, guint *failed, pid_t *tids, guint ntids) {
+int st_batch(StMapper *m, guint *failed, pid_t *tids, guint ntids) {
   st_ring(m);
-  return st_wait(p, m, failed, tids, ntids);
+  return st_wait(m, failed, tids, ntids);
 }
 
 void st_kick(StMapper *m, pid_t tid) {

@@ -151,8 +151,9 @@ void st_order(StMapper *, guint nr, guint flags, const gulong args[6]);
 void st_begin(StPlatform *, StMapper *);
 void st_ring(StMapper *); /* the batch is written */
 /* Waits for the end of a batch. tids: of the threads that it made. */
-int st_wait(StPlatform *, StMapper *, guint *failed, pid_t *tids, guint ntids);
-int st_batch(StPlatform *, StMapper *, guint *failed, pid_t *tids, guint ntids);
+int st_wait(StMapper *, guint *failed, pid_t *tids, guint ntids);
+int st_batch(StMapper *, guint *failed, pid_t *tids, guint ntids);
+gboolean st_alive(const StMapper *);
 int st_send_fd(StMapper *, int fd); /* and an order to receive it as ST_FD_IN */
 void st_close_fd(StMapper *);       /* an order to close it */
 void st_kick(StMapper *, pid_t tid);

@@ -6,9 +6,9 @@
 /* Above everything a guest can map. */
 #define ST_BASE 0x7fffc0000000 /* the image: code, read and execute */
 #define ST_CODE_MAX 0x4000
-#define ST_SHARED 0x7fffc0010000 /* one page for all: the guest threads' filter, constants (read-only) */
+#define ST_SHARED 0x7fffc0010000    /* one page for all: the guest threads' filter, constants (read-only) */
 #define ST_XFEATURES 0x7fffc0010030 /* in it: the state components of signal frames, 64 bits */
-#define ST_CPUID 0x7fffc0014000  /* answers of cpuid (read-only) */
+#define ST_CPUID 0x7fffc0014000     /* answers of cpuid (read-only) */
 #define ST_CPUID_SIZE 0x2000
 #define ST_ORDERS 0x7fffc0020000      /* this address space's orders (read-only) */
 #define ST_SCRATCH 0x7fffc0030000     /* recvmsg writes here; nobody ever reads it */
@@ -29,7 +29,7 @@
 #define ST_FD_RW 2   /* the file of pages that guests may write */
 #define ST_FD_LIFE 3 /* only the zygote's: end of file means that the kernel process is gone */
 #define ST_FD_IN 3
-#define ST_FD_MEM 4  /* the memory file, once the address space has used it */
+#define ST_FD_MEM 4 /* the memory file, once the address space has used it */
 
 #define ST_KICK_SIGNAL 23 /* SIGURG */
 

@@ -38,8 +38,8 @@ static void direct_trap(StExec *e, TesTrap *out) {
   e->syscall = TRUE;
   e->nr = READ(o->regs[ST_RAX]);
   out->kind = TES_TRAP_SYSCALL;
-  out->nr = e->nr;
-  out->foreign_abi = is_x32(e->nr);
+  out->nr = (gulong)(gint)e->nr; /* as the host reads it: 32 bits */
+  out->foreign_abi = is_x32(out->nr);
   out->args[0] = READ(o->regs[ST_RDI]);
   out->args[1] = READ(o->regs[ST_RSI]);
   out->args[2] = READ(o->regs[ST_RDX]);
@@ -55,8 +55,8 @@ static void syscall_trap(StExec *e, TesTrap *out) {
   e->syscall = TRUE;
   e->nr = READ(c->rax);
   out->kind = TES_TRAP_SYSCALL;
-  out->nr = e->nr;
-  out->foreign_abi = READ(e->frame->arch) != AUDIT_ARCH_X86_64 || is_x32(e->nr);
+  out->nr = (gulong)(gint)e->nr; /* as the host reads it: 32 bits */
+  out->foreign_abi = READ(e->frame->arch) != AUDIT_ARCH_X86_64 || is_x32(out->nr);
   out->args[0] = READ(c->rdi);
   out->args[1] = READ(c->rsi);
   out->args[2] = READ(c->rdx);
@@ -86,6 +86,8 @@ gboolean st_decode(StExec *e, TesTrap *out) {
   StThread *t = e->thread;
   guint kind = READ(t->out->kind);
   e->stopped = TRUE;
+  if (g_getenv("STDBG"))
+    g_printerr("post %u seq %u kind %u frame %lx\n", t->out->post, t->seq, t->out->kind, t->out->frame);
   e->has_regs = e->syscall = FALSE;
   e->kind = kind == ST_DIRECT ? ST_DIRECT : ST_FRAME;
   if (kind == ST_DIRECT) {
@@ -96,6 +98,8 @@ gboolean st_decode(StExec *e, TesTrap *out) {
   if (!e->frame)
     return FALSE;
   int signo = READ(e->frame->signo), code = READ(e->frame->code);
+  if (g_getenv("STDBG"))
+    g_printerr(" sig %d code %d rip %lx rax %lx\n", signo, code, e->frame->c.rip, e->frame->c.rax);
   out->ip = READ(e->frame->c.rip);
   out->sp = READ(e->frame->c.rsp);
   if (kind == ST_KICKED || code <= 0)

@@ -128,7 +128,7 @@ gboolean st_zygote_start(StPlatform *p, GError **error) {
   close(b.image);
   if (!ok)
     return FALSE;
-  int r = st_batch(p, p->seed, &failed, NULL, 0);
+  int r = st_batch(p->seed, &failed, NULL, 0);
   if (r < 0) {
     errno = -r;
     g_set_error(error, TES_ERROR, TES_ERROR_PLATFORM,

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* For the tests of platforms: a box is a memory file with hand-made machine code in its first page, an
- * address space that maps it, and a thread of execution. The platform comes from the plugin in
- * TESSERA_PLUGIN_PATH; platform_main() runs the tests of a table. */
+ * address space that maps it, and a thread of execution. The platform's name is the first argument, its plugin is
+ * in TESSERA_PLUGIN_PATH; platform_main() runs the tests of a table. */
 #pragma once
 
 #include <dlfcn.h>
@@ -46,8 +46,8 @@ typedef struct {
 #define CODE_BYTES(...) (const guint8[]){__VA_ARGS__}, sizeof((const guint8[]){__VA_ARGS__})
 
 static G_GNUC_UNUSED void box_map(Box *b) {
-  g_assert_cmpint(APPLY(b->as, MAP(CODE, 1, R_X, b->fd, 0, .flags = TES_MAP_STABLE_FD),
-                        MAP(DATA, PAGES - 1, R_W, b->fd, TES_PAGE_SIZE, .flags = TES_MAP_STABLE_FD)),
+  g_assert_cmpint(APPLY(b->as, MAP(CODE, 1, R_X, b->fd, 0),
+                        MAP(DATA, PAGES - 1, R_W, b->fd, TES_PAGE_SIZE)),
                   ==, 0);
 }
 
@@ -88,12 +88,17 @@ static G_GNUC_UNUSED TesTrap *run(Box *b) {
 /* Loop: inc rax; mov [rdi], rax; jump back. */
 #define WRITER CODE_BYTES(0x48, 0xff, 0xc0, 0x48, 0x89, 0x07, 0xeb, 0xf8)
 
-static G_GNUC_UNUSED void *open_plugin(void) {
+static G_GNUC_UNUSED const TesPlugin *open_plugin(const char *name) {
   const char *dir = g_getenv("TESSERA_PLUGIN_PATH");
-  g_autofree char *a = g_build_filename(dir ? dir : ".", "platform-ptrace", "platform-ptrace.so", NULL);
-  g_autofree char *b = g_build_filename(dir ? dir : ".", "platform-ptrace.so", NULL);
+  g_autofree char *id = g_strconcat("platform-", name, NULL);
+  g_autofree char *file = g_strconcat(id, ".so", NULL);
+  g_autofree char *a = g_build_filename(dir ? dir : ".", id, file, NULL);
+  g_autofree char *b = g_build_filename(dir ? dir : ".", file, NULL);
+  g_autofree char *symbol = g_strconcat("tes_plugin_platform_", name, NULL);
   void *so = dlopen(a, RTLD_NOW | RTLD_LOCAL);
-  return so ? so : dlopen(b, RTLD_NOW | RTLD_LOCAL);
+  if (!so)
+    so = dlopen(b, RTLD_NOW | RTLD_LOCAL);
+  return so ? dlsym(so, symbol) : NULL;
 }
 
 typedef struct {
@@ -103,12 +108,11 @@ typedef struct {
 
 static G_GNUC_UNUSED int platform_main(int argc, char **argv, const PlatformTest *tests, gsize n) {
   g_test_init(&argc, &argv, NULL);
-  void *so = open_plugin();
-  const TesPlugin *plugin = so ? dlsym(so, "tes_plugin_platform_ptrace") : NULL;
+  const TesPlugin *plugin = open_plugin(argc > 1 ? argv[1] : "ptrace");
   char *why = NULL;
   GError *error = NULL;
   if (!plugin)
-    g_error("no platform-ptrace.so in TESSERA_PLUGIN_PATH: %s", dlerror());
+    g_error("no such platform in TESSERA_PLUGIN_PATH: %s", dlerror());
   ops = plugin->features[0].ops;
   if (ops->probe(&why) < 0) {
     printf("1..0 # SKIP %s\n", why);
