@@ -48,8 +48,8 @@ static void unlink_waiter(TesQueue *q, TesWaiter *w) {
   else
     q->tail = w->prev;
   w->prev = w->next = NULL;
-  g_atomic_pointer_set(&w->queue, NULL);
-  g_atomic_int_add(&q->n, -1);
+  __atomic_store_n(&w->queue, NULL, __ATOMIC_RELEASE);
+  __atomic_store_n(&q->n, q->n - 1, __ATOMIC_RELAXED); /* written under the lock only */
 }
 
 /* Who could still add or remove a waiter has a reference to what the queue belongs to. */
@@ -74,7 +74,7 @@ void tes_queue_add(TesQueue *q, TesWaiter *w) {
   else
     q->head = w;
   q->tail = w;
-  g_atomic_pointer_set(&w->queue, q);
+  __atomic_store_n(&w->queue, q, __ATOMIC_RELEASE);
   g_atomic_int_inc(&q->n); /* full barrier: the caller's check comes after */
   tes_mutex_unlock(&q->lock);
 }
