@@ -38,7 +38,14 @@ static void give_pages(Node *n, guint64 pages) {
   n->n_pages -= pages;
 }
 
-static gboolean page_used(const Chunk *c, guint i) { return c->used[i / 64] >> i % 64 & 1; }
+/* Bits are set under data_lock, and cleared with the node lock held as well: one that a holder of the node lock sees stays. */
+static gboolean page_used(const Chunk *c, guint i) {
+  return __atomic_load_n(&c->used[i / 64], __ATOMIC_RELAXED) >> i % 64 & 1;
+}
+static void page_set_used(Chunk *c, guint i) {
+  __atomic_store_n(&c->used[i / 64], c->used[i / 64] | 1ULL << i % 64, __ATOMIC_RELAXED);
+}
+static guint page_of(goffset off) { return (off - chunk_start(off)) / TES_PAGE_SIZE; }
 
 static Chunk *chunk_find(Node *n, goffset off) {
   gint64 key = chunk_start(off);
@@ -78,15 +85,14 @@ static Chunk *chunk_make(Node *n, goffset off) {
 
 /* Marks the pages of [off, off+len), inside one chunk, as used. FALSE: the filesystem is full. */
 static gboolean chunk_use(Node *n, Chunk *c, goffset off, gsize len) {
-  guint first = (off - chunk_start(off)) / TES_PAGE_SIZE,
-        last = (off + len - 1 - chunk_start(off)) / TES_PAGE_SIZE;
+  guint first = page_of(off), last = page_of(off + len - 1);
   guint64 fresh = 0;
   for (guint i = first; i <= last; i++)
     fresh += !page_used(c, i);
   if (fresh && !take_pages(n, fresh))
     return FALSE;
   for (guint i = first; i <= last; i++)
-    c->used[i / 64] |= 1ULL << i % 64;
+    page_set_used(c, i);
   return TRUE;
 }
 
@@ -98,7 +104,7 @@ static void chunk_zero(Node *n, Chunk *c, goffset off, gsize len) {
   for (goffset p = first; p < end; p += TES_PAGE_SIZE) {
     guint i = (p - chunk_start(off)) / TES_PAGE_SIZE;
     freed += page_used(c, i);
-    c->used[i / 64] &= ~(1ULL << i % 64);
+    __atomic_store_n(&c->used[i / 64], c->used[i / 64] & ~(1ULL << i % 64), __ATOMIC_RELAXED);
   }
   if (freed)
     give_pages(n, freed);
@@ -224,11 +230,24 @@ static gssize file_read(TesFile *f, TesCtx *ctx, TesIov *iov, goffset *pos, int 
   return total;
 }
 
+/* The same where there was something before, without data_lock; NULL: ask room_for(). */
+static void *room_again(Node *n, goffset pos, gsize len) {
+  Chunk *c = n->recent;
+  if (!c || n->recent_start != chunk_start(pos))
+    return NULL;
+  for (guint i = page_of(pos), last = page_of(pos + len - 1); i <= last; i++)
+    if (!page_used(c, i))
+      return NULL;
+  return tes_memfile_ptr(memfile(n), c->off + (pos - n->recent_start));
+}
+
 /* Room for [pos, pos+len) inside one chunk: its address, or NULL with *err. *fresh: its last page held nothing. */
 static void *room_for(Node *n, goffset pos, gsize len, gboolean *fresh, int *err) {
   TES_LOCKED(&n->data_lock);
   Chunk *c = chunk_make(n, pos);
-  *fresh = c && !page_used(c, (pos + len - 1 - chunk_start(pos)) / TES_PAGE_SIZE);
+  *fresh = c && !page_used(c, page_of(pos + len - 1));
+  n->recent = c;
+  n->recent_start = chunk_start(pos);
   if (!c)
     *err = -ENOSPC; /* as a full tmpfs on Linux */
   else if (!chunk_use(n, c, pos, len))
@@ -276,8 +295,10 @@ static gssize file_write(TesFile *f, TesCtx *ctx, TesIov *iov, goffset *pos, int
     gsize len = MIN(iov->left, chunk_size(*pos) - (gsize)(*pos - chunk_start(*pos)));
     if (n->seals & F_SEAL_GROW)
       len = MIN(len, (gsize)(n->size - *pos));
-    gboolean fresh;
-    void *to = room_for(n, *pos, len, &fresh, &err);
+    gboolean fresh = FALSE;
+    void *to = room_again(n, *pos, len);
+    if (!to)
+      to = room_for(n, *pos, len, &fresh, &err);
     gssize r = to ? fill(n, iov, to, len, fresh) : err;
     if (r < 0)
       return total ? total : r;
