@@ -44,8 +44,9 @@ static void measure(TesMM *mm, const TesVma *v, guint64 *rss, guint64 *anon) {
   }
 }
 
-/* Runs of memory-file pages up to this are taken to be resident: asking the host costs more than the answer is worth. */
-#define SHORT_RUN (64UL << 10)
+/* Runs of memory-file pages up to this (a fresh stack, a fresh heap) are taken to be resident: asking the host costs more
+ * than the answer is worth. */
+#define SHORT_RUN (192UL << 10)
 
 /* Bytes of one leaf that are resident, nearly: pages of files count as they are mapped. */
 static guint64 leaf_rss(const TesLeaf *l) {
