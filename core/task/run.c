@@ -253,7 +253,9 @@ static gboolean has_work(TesTask *t) {
 
 /* `state` is for onlookers only (/proc) and needs no order; in_guest needs a full barrier when it is set, and none but release when
  * it is cleared: a kick that comes too late is not noticed by anyone. */
-static void set_state(TesTask *t, TesTaskState state) { __atomic_store_n(&t->state, state, __ATOMIC_RELAXED); }
+static void set_state(TesTask *t, TesTaskState state) {
+  __atomic_store_n(&t->state, state, __ATOMIC_RELAXED);
+}
 
 static void run_guest(TesTask *t) {
   t->in_syscall = FALSE;
