@@ -2,7 +2,7 @@
 /* The command `tessera do` on the host's own root: exit statuses, standard streams, flags, signals, the terminal, bad
  * input, and that nothing is left running or mounted, whatever ends it.
  *
- * Environment: TESSERA is the command; TESSERA_ARMS lists PLATFORM:VFS pairs (default "ptrace:vfs2").
+ * Environment: TESSERA is the command; TESSERA_ARMS lists PLATFORM:VFS pairs (default "ptrace:vfs2 systrap:vfs2").
  */
 #include "proc.h"
 
@@ -474,7 +474,7 @@ int main(int argc, char **argv) {
   g_file_get_contents("/proc/self/mountinfo", &mounts_before, NULL, NULL);
   g_test_add_func("/cli/terminal-native", test_terminal_native);
   const char *arms = g_getenv("TESSERA_ARMS");
-  g_auto(GStrv) list = g_strsplit(arms && *arms ? arms : "ptrace:vfs2", " ", -1);
+  g_auto(GStrv) list = g_strsplit(arms && *arms ? arms : "ptrace:vfs2 systrap:vfs2", " ", -1);
   gboolean any = FALSE;
   for (char **a = list; *a; a++)
     if (**a && !g_str_equal(*a, "none")) {

@@ -4,7 +4,7 @@
  *
  *   run-e2e CASE.sh [GTest options]
  *
- * Environment: TESSERA is the command; TESSERA_ARMS lists PLATFORM:VFS pairs (default "ptrace:vfs2"; "none" runs the
+ * Environment: TESSERA is the command; TESSERA_ARMS lists PLATFORM:VFS pairs (default "ptrace:vfs2 systrap:vfs2"; "none" runs the
  * native half only); TESSERA_E2E_DIR holds make-root and native; TESSERA_E2E_ROOT overrides the root.
  *
  * A case starts with comment lines; those of the form `#: KEY VALUE` are settings:
@@ -168,7 +168,7 @@ int main(int argc, char **argv) {
   g_autofree char *native = g_strdup_printf("/%s/native", the.name);
   g_test_add_func(native, test_native);
   const char *arms = g_getenv("TESSERA_ARMS");
-  g_auto(GStrv) list = g_strsplit(arms && *arms ? arms : "ptrace:vfs2", " ", -1);
+  g_auto(GStrv) list = g_strsplit(arms && *arms ? arms : "ptrace:vfs2 systrap:vfs2", " ", -1);
   for (char **a = list; *a; a++) {
     if (!**a || g_str_equal(*a, "none"))
       continue;

@@ -4,7 +4,7 @@
  *   run-guest [GTEST OPTIONS] [PROGRAM...]
  *
  * Environment: TESSERA_GUEST_DIR (directory of the programs), TESSERA (the command; without it only the native
- * arm exists), TESSERA_ARMS ("ptrace:vfs2 kvm:vfs1"; default "ptrace:vfs2"), TESSERA_DO_ARGS (more arguments of
+ * arm exists), TESSERA_ARMS ("ptrace:vfs2 kvm:vfs1"; default "ptrace:vfs2 systrap:vfs2"), TESSERA_DO_ARGS (more arguments of
  * `tessera do`), TESSERA_TIMEOUT_SCALE (a factor for every limit), TESSERA_HOSTILE_SEED, TESSERA_HOSTILE_SECONDS.
  * Cases are /guest/PROGRAM/CASE/native and /guest/PROGRAM/CASE/ARM. An arm runs the program once, in one sandbox
  * (`PROGRAM --tap`); when that sandbox dies or hangs, the case it was in fails and the rest run one by one.
@@ -357,7 +357,7 @@ static void add_arm(const char *platform, const char *vfs) {
 
 static void load_arms(void) {
   const char *spec = g_getenv("TESSERA_ARMS");
-  g_auto(GStrv) list = g_strsplit_set(spec ? spec : "ptrace:vfs2", " ,", -1);
+  g_auto(GStrv) list = g_strsplit_set(spec ? spec : "ptrace:vfs2 systrap:vfs2", " ,", -1);
 
   arms = g_ptr_array_new();
   add_arm(NULL, NULL);
