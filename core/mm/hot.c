@@ -8,7 +8,7 @@
 #include <sys/uio.h>
 
 #define NOTED_AFTER_FORK 12
-#define FORGET_EVERY 64    /* forks: what is not written any more would be copied for ever */
+#define FORGET_EVERY 64 /* forks: what is not written any more would be copied for ever */
 
 struct _TesHot {
   gint refs;
