@@ -176,6 +176,7 @@ static gboolean resume(StExec *e) {
     if (!need_frame(e))
       return FALSE;
     st_put_regs(e);
+    st_copy_cpuid(ST_PLATFORM(ST_ASPACE(e)));
     flags = ST_LOAD_FS | ST_LOAD_GS;
   } else if (e->has_result && e->kind == ST_DIRECT)
     e->thread->in->result = e->result;

@@ -179,6 +179,7 @@ static TesPlatform *platform_open(const TesPlatformArgs *args, GError **error) {
   StPlatform *p = g_new0(StPlatform, 1);
   p->base.ops = &platform_ops;
   p->base.min_addr = LOWEST;
+  p->cpuid = args && TES_HAS(args, cpuid) ? args->cpuid : NULL;
   p->base.max_addr = ST_BASE;
   p->life = p->ro_fd = p->rw_fd = p->mem_fd = -1;
   g_mutex_init(&p->lock);
@@ -197,6 +198,7 @@ static TesPlatform *platform_open(const TesPlatformArgs *args, GError **error) {
 
 static const TesPlatformOps platform_ops = {
     .size = sizeof(TesPlatformOps),
+    .flags = TES_PLATFORM_PREFERRED | TES_PLATFORM_CPUID,
     .probe = probe,
     .open = platform_open,
     .close = platform_close,

@@ -87,8 +87,9 @@ typedef struct {
   void *xinit;       /* initial extended state, xstate_size bytes */
   StMapper *seed;    /* forks an empty stub when asked */
   GMutex seed_lock;
-  int mem_fd;  /* the memory file, once known, or -1 */
-  GMutex lock; /* guards what follows */
+  int mem_fd;                 /* the memory file, once known, or -1 */
+  const TesCpuidTable *cpuid; /* NULL: not rewritten */
+  GMutex lock;                /* guards what follows */
   StNumbers pages, slots;
   StSpare spares[ST_SPARES];
   guint nspares;
@@ -176,3 +177,4 @@ void st_exec_wake(StExec *); /* its thread looks again: the stub is dead */
 gboolean st_decode(StExec *, TesTrap *out);
 void st_get_regs(StExec *);
 void st_put_regs(StExec *);
+void st_copy_cpuid(StPlatform *); /* the stub answers what the table has learnt */

@@ -15,9 +15,9 @@
 #define INLINE static inline __attribute__((always_inline))
 #define CARRY_TO_SIGN 0xd5 /* the flags that lahf saves */
 #define OVERFLOW_FLAG 0x800
-#define CPUID_BYTES 0xa227 /* what rewriting made of a cpuid instruction, in memory order 27 a2 */
-#define TRAP_UD 6
-#define SIGILL_ 4
+#define CPUID_BYTES 0xa2fa /* what rewriting made of a cpuid instruction, in memory order fa a2 */
+#define TRAP_GP 13
+#define SIGSEGV_ 11
 
 /* Called by stub.S. */
 StFrame *tes_st_trapped(StFrame *, volatile StIn *);
@@ -69,17 +69,18 @@ INLINE void wait_for_answer(volatile StIn *in, volatile StOut *out, uint32_t n) 
 
 /* Answers a rewritten cpuid from the table that the kernel process keeps; 0: it has to be asked. */
 INLINE int answer_cpuid(StContext *c) {
-  const struct { uint32_t leaf, subleaf, out[4]; } *e = (const void *)(ST_CPUID + 64);
-  const volatile uint32_t *count = (const void *)ST_CPUID;
-  if (c->trapno != TRAP_UD || *(const uint16_t *)c->rip != CPUID_BYTES)
+  const StCpuid *table = (const void *)ST_CPUID;
+  if (c->trapno != TRAP_GP || *(const uint16_t *)c->rip != CPUID_BYTES)
     return 0;
-  for (uint32_t i = 0, n = *count; i < n; i++, e++) {
-    if (e->leaf != (uint32_t)c->rax || e->subleaf != (uint32_t)c->rcx)
+  uint32_t n = __atomic_load_n(&table->count, __ATOMIC_ACQUIRE);
+  for (uint32_t i = 0; i < n && i < ST_CPUID_ENTRIES; i++) {
+    const StCpuidEntry *e = &table->entry[i];
+    if (e->leaf != (uint32_t)c->rax || !(e->any_subleaf || e->subleaf == (uint32_t)c->rcx))
       continue;
-    c->rax = e->out[0];
-    c->rbx = e->out[1];
-    c->rcx = e->out[2];
-    c->rdx = e->out[3];
+    c->rax = e->eax;
+    c->rbx = e->ebx;
+    c->rcx = e->ecx;
+    c->rdx = e->edx;
     c->rip += 2;
     return 1;
   }
@@ -105,7 +106,7 @@ STUB StFrame *tes_st_trapped(StFrame *f, volatile StIn *in) {
   uint32_t n = in->answer + 1;
   out->frame = (uintptr_t)f;
   out->kind = f->signo == ST_KICK_SIGNAL ? ST_KICKED : ST_FRAME;
-  if (f->signo == SIGILL_ && answer_cpuid(&f->c)) {
+  if (f->signo == SIGSEGV_ && answer_cpuid(&f->c)) {
     out->kind = ST_LOCAL;
     __atomic_store_n(&out->entering, 0, __ATOMIC_SEQ_CST);
     return out->pending ? trap_again(in, out, f) : f;

@@ -9,7 +9,7 @@
 #define ST_SHARED 0x7fffc0010000    /* one page for all: the guest threads' filter, constants (read-only) */
 #define ST_XFEATURES 0x7fffc0010030 /* in it: the state components of signal frames, 64 bits */
 #define ST_CPUID 0x7fffc0014000     /* answers of cpuid (read-only) */
-#define ST_CPUID_SIZE 0x2000
+#define ST_CPUID_SIZE 0x1000
 #define ST_ORDERS 0x7fffc0020000      /* this address space's orders (read-only) */
 #define ST_SCRATCH 0x7fffc0030000     /* recvmsg writes here; nobody ever reads it */
 #define ST_TRAMPOLINES 0x7fffc0100000 /* read and execute */
@@ -154,6 +154,16 @@ typedef struct {
   uint32_t flags;   /* lahf and seto of a direct call */
   uint64_t regs[ST_NREGS];
 } StOut;
+
+/* As TesCpuidTable. */
+#define ST_CPUID_ENTRIES 127
+typedef struct {
+  uint32_t leaf, subleaf, any_subleaf, eax, ebx, ecx, edx, reserved;
+} StCpuidEntry;
+typedef struct {
+  uint32_t count, reserved[7];
+  StCpuidEntry entry[ST_CPUID_ENTRIES];
+} StCpuid;
 
 /* The host's signal frame, as far as it matters (uapi asm/sigcontext.h, asm/ucontext.h). */
 typedef struct {

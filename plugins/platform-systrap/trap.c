@@ -86,8 +86,7 @@ gboolean st_decode(StExec *e, TesTrap *out) {
   StThread *t = e->thread;
   guint kind = READ(t->out->kind);
   e->stopped = TRUE;
-  if (g_getenv("STDBG"))
-    g_printerr("post %u seq %u kind %u frame %lx\n", t->out->post, t->seq, t->out->kind, t->out->frame);
+
   e->has_regs = e->syscall = FALSE;
   e->kind = kind == ST_DIRECT ? ST_DIRECT : ST_FRAME;
   if (kind == ST_DIRECT) {
@@ -98,8 +97,7 @@ gboolean st_decode(StExec *e, TesTrap *out) {
   if (!e->frame)
     return FALSE;
   int signo = READ(e->frame->signo), code = READ(e->frame->code);
-  if (g_getenv("STDBG"))
-    g_printerr(" sig %d code %d rip %lx rax %lx\n", signo, code, e->frame->c.rip, e->frame->c.rax);
+
   out->ip = READ(e->frame->c.rip);
   out->sp = READ(e->frame->c.rsp);
   if (kind == ST_KICKED || code <= 0)
@@ -193,4 +191,18 @@ void st_put_regs(StExec *e) {
   t->in->fs_base = r->fs_base < ST_USER_END ? r->fs_base : 0;
   t->in->gs_base =
       r->gs_base && r->gs_base < ST_USER_END ? r->gs_base : ST_SLOTS + (gulong)t->place * ST_SLOT_SIZE;
+}
+
+G_STATIC_ASSERT(sizeof(StCpuid) == sizeof(TesCpuidTable) && ST_CPUID_ENTRIES == TES_CPUID_ENTRIES);
+G_STATIC_ASSERT(sizeof(StCpuidEntry) == sizeof(TesCpuidEntry) &&
+                offsetof(StCpuidEntry, edx) == offsetof(TesCpuidEntry, edx));
+
+void st_copy_cpuid(StPlatform *p) {
+  StCpuid *copy = (StCpuid *)(p->ro + RO_CPUID);
+  guint32 n = p->cpuid ? __atomic_load_n(&p->cpuid->count, __ATOMIC_ACQUIRE) : 0;
+  if (G_LIKELY(n == __atomic_load_n(&copy->count, __ATOMIC_RELAXED)))
+    return;
+  /* Another thread may copy the same. Entries never change. */
+  memcpy(copy->entry, p->cpuid->entry, n * sizeof copy->entry[0]);
+  __atomic_store_n(&copy->count, n, __ATOMIC_RELEASE);
 }

@@ -139,10 +139,11 @@ typedef struct {
   TesCpuidEntry entry[TES_CPUID_ENTRIES];
 } TesCpuidTable; /* one page */
 
-/* CPUID instructions of mapped files become these bytes, no instruction in 64-bit mode, where CPUID is slow (it leaves to a
- * hypervisor) or must not tell the truth. The trap, an EXCEPTION with SIGILL, is served by the core; a platform may answer
- * by itself from the table: rax, rbx, rcx, rdx zero-extended, ip + 2. */
-#define TES_CPUID_BYTE0 0x27
+/* CPUID instructions of mapped files become these bytes where CPUID is slow (it leaves to a hypervisor) or must not tell
+ * the truth: CLI, which no program may execute. (An undefined opcode would leave to the hypervisor too.) The trap, an
+ * EXCEPTION with SIGSEGV and SI_KERNEL, is served by the core; a platform may answer by itself from the table: rax, rbx,
+ * rcx, rdx zero-extended, ip + 2. */
+#define TES_CPUID_BYTE0 0xfa
 #define TES_CPUID_BYTE1 0xa2
 
 typedef struct {
