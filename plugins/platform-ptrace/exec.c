@@ -19,6 +19,7 @@
 #include "private.h"
 
 #define REAP_TRIES 200
+#define TICKS_PER_REAP 16
 
 __thread PtExec *pt_my_execs;
 
@@ -56,10 +57,9 @@ static void bind_exec(PtExec *e) {
   if (r == -EINVAL)
     r = load_xstate(e, PT_PLATFORM(as)->xinit);
   g_clear_pointer(&e->xstate, g_free);
+  pair_start(&e->pair, &PT_PLATFORM(as)->pairs, e);
   if (r < 0)
     died(e);
-  else
-    pt_affinity_init(e);
 }
 
 /* Empties the address space's queue with this thread; also answers a kick that asked for that. */
@@ -105,6 +105,7 @@ static int resume(PtExec *e) {
 
 static int exec_run(TesExec *base, TesTrap *out) {
   PtExec *e = (PtExec *)base;
+  PtAspace *as = (PtAspace *)base->aspace;
   int status = 0;
   memset(out, 0, sizeof *out);
   if (G_UNLIKELY(!e->owner) && !e->dead)
@@ -114,7 +115,7 @@ static int exec_run(TesExec *base, TesTrap *out) {
       out->kind = TES_TRAP_KICK;
       return 0;
     }
-    pt_affinity_enter(e);
+    pair_enter(&e->pair);
     if (resume(e) < 0)
       break;
     if (pt_wait(e->tid, &status) < 0 || !WIFSTOPPED(status)) {
@@ -122,7 +123,7 @@ static int exec_run(TesExec *base, TesTrap *out) {
       break;
     }
     g_atomic_int_set(&e->in_guest, 0);
-    pt_affinity_trap(e);
+    pair_trap(&e->pair, &PT_PLATFORM(as)->pairs, e);
     gboolean told = pt_decode(e, status, out);
     if (G_UNLIKELY(g_atomic_int_get(&e->attn) & PT_ATTN_DRAIN))
       serve_queue(e);
@@ -190,7 +191,12 @@ static void exec_kick(TesExec *base) {
     syscall(SYS_tgkill, ((PtAspace *)base->aspace)->stub.pid, e->tid, PT_KICK_SIGNAL);
 }
 
-static void exec_tick(TesExec *base) { pt_affinity_tick((PtExec *)base); }
+static void exec_tick(TesExec *base) {
+  PtExec *e = (PtExec *)base;
+  guint quiet = pair_tick(&e->pair, &PT_PLATFORM((PtAspace *)base->aspace)->pairs, e);
+  if (quiet && quiet % TICKS_PER_REAP == 0)
+    pt_reap_others(e);
+}
 
 /* Under the lock. The thread waits for the next exec, or ends if enough do. */
 static void park(PtAspace *as, PtExec *e) {
@@ -261,7 +267,6 @@ static void unbind(PtAspace *as, PtExec *e) {
   if (*link)
     *link = e->owner_next;
   g_ptr_array_remove_fast(as->execs, e);
-  pt_affinity_free(e);
 }
 
 static void exec_free(TesExec *base) {
@@ -281,7 +286,7 @@ static void exec_free(TesExec *base) {
       park(as, e);
   }
   g_mutex_unlock(&as->lock);
-  g_mutex_clear(&e->pin_lock);
+  pair_free(&e->pair, &PT_PLATFORM(as)->pairs);
   g_free(e->xstate);
   g_free(e);
 }
@@ -336,7 +341,6 @@ TesExec *pt_exec_new(TesPlatform *platform, TesAspace *base, GError **error) {
   e->tid = tid;
   e->regs = (TesRegs){.cs = 0x33, .ss = 0x2b, .eflags = 0x202, .orig_rax = (gulong)-1};
   e->has_regs = e->dirty = TRUE;
-  e->pinned = -1;
-  g_mutex_init(&e->pin_lock);
+  pair_init(&e->pair);
   return &e->base;
 }

@@ -185,9 +185,7 @@ static TesPlatform *platform_open(const TesPlatformArgs *args, GError **error) {
   g_mutex_init(&p->lock);
   g_mutex_init(&p->pool_lock);
   p->free_slots = g_array_new(FALSE, FALSE, sizeof(guint));
-  if (sched_getaffinity(0, sizeof p->allowed, &p->allowed) < 0)
-    CPU_ZERO(&p->allowed);
-  p->ncpus = (guint)CPU_COUNT(&p->allowed);
+  pt_affinity_init(p);
   no_signal_for_stops();
   if (!pt_zygote_start(p, error) || !first_stub(p, error)) {
     platform_close(&p->base);

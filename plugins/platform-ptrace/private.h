@@ -7,7 +7,7 @@
  *   exec.c      threads of execution: run, registers, kick
  *   trap.c      what a stop of the guest means
  *   tracee.c    ptrace primitives: take over a parked thread, run a batch of orders in it, let it go
- *   affinity.c  keeps a task's thread and its stub on one CPU while they talk much
+ *   affinity.c  what is needed to keep a task's thread and its stub on one CPU
  *
  * Locks: PtAspace.lock > PtPlatform.lock. No core function is called under either. */
 #pragma once
@@ -16,6 +16,7 @@
 #include <sys/types.h>
 #include <tessera/platform.h>
 #include "../platform-common/mapqueue.h"
+#include "../platform-common/pair.h"
 #include "stub.h"
 
 #define PT_SPARES 4    /* clean stubs kept for the next address space */
@@ -43,7 +44,7 @@ typedef struct {
   gint pool_busy[STUB_POOL];
   GMutex pool_lock;   /* waits for a free socket */
   cpu_set_t allowed;  /* CPUs at open */
-  guint ncpus;        /* in `allowed` */
+  PairOps pairs;
   void *xinit;        /* initial extended state, xstate_size bytes */
   GMutex lock;        /* guards what follows, and conversations with the zygote */
   GArray *free_slots; /* guint */
@@ -95,16 +96,7 @@ struct _PtExec {
   TesRegs regs;
   void *xstate;  /* to be loaded by the first run; NULL: initial */
   pid_t new_tid; /* result of a batch with a clone order */
-  /* affinity.c */
-  GMutex pin_lock;                /* guards pinned, and changes of affinity */
-  int pinned;                     /* CPU of both threads, or -1 */
-  guint traps;                    /* written by the owner, read by tick() */
-  guint tick_traps, quiet_ticks;  /* tick()'s */
-  guint64 enter_tsc, guest_tsc;   /* last entry; cycles in run() since the window began */
-  guint64 checked_tsc;            /* the window's beginning, in cycles, */
-  gint64 checked_ns, checked_cpu; /* in time, and in CPU time of the pair */
-  gint64 batch_ns;                /* time of the last check */
-  gint64 free_until, contended_until, free_for;
+  Pair pair;     /* initialised when bound */
 };
 
 #define PT_PLATFORM(a) ((PtPlatform *)(a)->base.platform)
@@ -153,8 +145,4 @@ gboolean pt_decode(PtExec *, int status, TesTrap *out);
 gboolean pt_syscall_trap(PtExec *, TesTrap *out);
 
 /* affinity.c */
-void pt_affinity_init(PtExec *);
-void pt_affinity_enter(PtExec *);
-void pt_affinity_trap(PtExec *);
-void pt_affinity_tick(PtExec *);
-void pt_affinity_free(PtExec *);
+void pt_affinity_init(PtPlatform *);

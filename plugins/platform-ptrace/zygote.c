@@ -187,11 +187,11 @@ static int receive(PtPlatform *p, gint64 *value, pid_t *pid) {
   return 0;
 }
 
-/* Under the lock. An answer from another CPU takes ten times longer (affinity.c). */
+/* Under the lock. An answer from another CPU takes ten times longer (../platform-common/pair.h). */
 static void move_zygote_here(PtPlatform *p) {
   int cpu = sched_getcpu();
   cpu_set_t set;
-  if (p->ncpus < 2 || cpu == p->zygote_cpu || cpu < 0 || cpu >= CPU_SETSIZE)
+  if (p->pairs.ncpus < 2 || cpu == p->zygote_cpu || cpu < 0 || cpu >= CPU_SETSIZE)
     return;
   CPU_ZERO(&set);
   CPU_SET(cpu, &set);
