@@ -131,9 +131,19 @@ static gboolean anybody_in_guest(const StAspace *as) {
   return FALSE;
 }
 
+/* Others must drop what they remember of the page tables: dear when they run on another CPU. */
+static gboolean removes(const TesMapOp *ops, gsize n) {
+  for (gsize i = 0; i < n; i++)
+    if (ops[i].kind != TES_MAP_MAP)
+      return TRUE;
+  return FALSE;
+}
+
 static int aspace_apply(TesAspace *base, const TesMapOp *ops, gsize n) {
   StAspace *as = (StAspace *)base;
   int r = 0;
+  if (st_current && st_current->spinning && ST_ASPACE(st_current) == as && removes(ops, n))
+    st_against_spinning(st_current);
   g_mutex_lock(&as->lock);
   if (!as->dead) { /* else nothing is mapped, nothing runs */
     guint first = as->queue.ops->len;
@@ -220,8 +230,11 @@ static TesAspace *aspace_clone(TesAspace *base, const TesMapOp *ops, gsize n, GE
   if (r == 0)
     r = as->dead ? -ESRCH : fork_stub(ST_PLATFORM(as), as->mapper, &m, &t);
   g_mutex_unlock(&as->lock);
-  if (r == 0)
-    return &wrap(base->platform, m, t)->base;
+  if (r == 0) {
+    StAspace *child = wrap(base->platform, m, t);
+    child->family = st_family_ref(as->family); /* mapped by the fork */
+    return &child->base;
+  }
   g_set_error(error, TES_ERROR, TES_ERROR_PLATFORM, "systrap platform: cannot fork a stub: %s",
               g_strerror(-r));
   return NULL;
@@ -268,7 +281,7 @@ TesAspace *st_aspace_new(TesPlatform *platform, GError **error) {
 /* Empties a stub with one waiting thread for the next address space. FALSE: it is not fit for that. */
 static gboolean recycle(StAspace *as) {
   StPlatform *p = ST_PLATFORM(as);
-  const gulong all[6] = {0, ST_BASE};
+  const gulong all[6] = {0, ST_BASE}, trampolines[6] = {ST_TRAMPOLINES, ST_TRAMPOLINES_SIZE};
   gboolean kept = FALSE;
   if (as->dead || as->idle->len != 1 || as->places.next - as->places.free->len != 1)
     return FALSE;
@@ -277,6 +290,8 @@ static gboolean recycle(StAspace *as) {
     return FALSE;
   st_begin(p, as->mapper);
   st_order(as->mapper, SYS_munmap, 0, all);
+  if (as->family)
+    st_order(as->mapper, SYS_munmap, 0, trampolines);
   if (st_batch(as->mapper, NULL, NULL, 0) < 0)
     return FALSE;
   g_mutex_lock(&p->lock);
@@ -294,6 +309,12 @@ void st_spares_free(StPlatform *p) {
   }
 }
 
+/* As an empty address space, but only if one is at hand. */
+static TesAspace *aspace_spare(TesAspace *base, gboolean rewritten) {
+  StSpare s = rewritten ? (StSpare){NULL, NULL} : take_spare(ST_PLATFORM((StAspace *)base));
+  return s.mapper ? &wrap(base->platform, s.mapper, s.thread)->base : NULL;
+}
+
 static void aspace_free(TesAspace *base) {
   StAspace *as = (StAspace *)base;
   StPlatform *p = ST_PLATFORM(as);
@@ -304,6 +325,7 @@ static void aspace_free(TesAspace *base) {
       st_thread_free(p, g_ptr_array_index(as->idle, i));
     st_mapper_free(p, as->mapper);
   }
+  st_family_unref(p, as->family);
   mapqueue_free(&as->queue);
   g_ptr_array_unref(as->execs);
   g_ptr_array_unref(as->idle);
@@ -317,4 +339,7 @@ static const TesAspaceOps aspace_ops = {
     .apply = aspace_apply,
     .clone = aspace_clone,
     .free = aspace_free,
+    .spare = aspace_spare,
+    .rewrite = st_rewrite,
+    .rewritten = st_rewritten,
 };

@@ -22,47 +22,11 @@
 #define MXCSR_MASK 0xffffU
 #define TICKS_PER_LOOK 8 /* is the stub alive? */
 #define REFRAME_LIMIT 2  /* seconds */
+#define FLAGS_UNSAVED 0x244500UL /* TF, DF, NT, AC, ID: a direct call leaves them where they are */
 
-static long futex(const void *at, int op, guint32 value, const struct timespec *limit) {
-  return syscall(SYS_futex, at, op, value, limit, NULL, 0);
-}
-
-static void wake_all(const void *at) { futex(at, FUTEX_WAKE, G_MAXINT, NULL); }
-
-void st_exec_wake(StExec *e) { wake_all(&e->thread->out->post); }
+__thread StExec *st_current;
 
 static void send_kick(StExec *e) { st_kick(ST_ASPACE(e)->mapper, e->thread->tid); }
-
-/* ---- The hand-over ---- */
-
-static void answer(StThread *t, guint32 flags) {
-  t->in->flags = flags;
-  __atomic_store_n(&t->in->answer, ++t->seq, __ATOMIC_SEQ_CST);
-  if (__atomic_load_n(&t->out->sleeping, __ATOMIC_SEQ_CST))
-    wake_all(&t->in->answer);
-}
-
-/* FALSE: the stub died, or the limit (seconds, 0: none) has passed. */
-static gboolean wait_post(StExec *e, guint limit) {
-  StThread *t = e->thread;
-  StAspace *as = ST_ASPACE(e);
-  guint32 want = t->seq + 1, post;
-  const struct timespec second = {1, 0};
-  gboolean ok = TRUE;
-  if (__atomic_load_n(&t->out->post, __ATOMIC_ACQUIRE) == want)
-    return TRUE;
-  __atomic_store_n(&t->in->sleeping, 1, __ATOMIC_SEQ_CST);
-  while (ok && (post = __atomic_load_n(&t->out->post, __ATOMIC_SEQ_CST)) != want) {
-    if (g_atomic_int_get(&as->dead))
-      ok = FALSE;
-    else if (futex(&t->out->post, FUTEX_WAIT, post, limit ? &second : NULL) < 0 && errno == ETIMEDOUT) {
-      send_kick(e);
-      ok = --limit > 0;
-    }
-  }
-  __atomic_store_n(&t->in->sleeping, 0, __ATOMIC_RELAXED);
-  return ok;
-}
 
 /* ---- Running ---- */
 
@@ -74,54 +38,27 @@ static void died(StExec *e) {
   g_mutex_unlock(&as->lock);
 }
 
-static void pin_self(int cpu) {
-  cpu_set_t set;
-  CPU_ZERO(&set);
-  CPU_SET(cpu, &set);
-  sched_setaffinity(0, sizeof set, &set);
-}
-
-/* Both threads to the CPU where this one is. */
-static void settle(StExec *e) {
-  StAspace *as = ST_ASPACE(e);
-  StPlatform *p = ST_PLATFORM(as);
-  StThread *t = e->thread;
-  int cpu = sched_getcpu();
-  if (p->ncpus < 2 || cpu < 0 || cpu >= ST_MASK_SIZE * 8)
-    return;
-  pin_self(cpu);
-  if (t->cpu == cpu)
-    return;
-  const gulong args[6] = {(gulong)t->tid, ST_MASK_SIZE, ST_ORDERS + ST_O_MASK};
-  g_mutex_lock(&as->lock);
-  st_begin(p, as->mapper);
-  memset(as->mapper->orders->mask, 0, ST_MASK_SIZE);
-  as->mapper->orders->mask[cpu / 8] = (guint8)(1 << cpu % 8);
-  st_order(as->mapper, SYS_sched_setaffinity, ST_F_MAYFAIL, args);
-  if (st_batch(as->mapper, NULL, NULL, 0) == 0)
-    t->cpu = cpu;
-  g_mutex_unlock(&as->lock);
-}
-
 /* After a direct call there is no signal frame: makes one, with the guest's registers and extended state. */
 static gboolean need_frame(StExec *e) {
   TesTrap trap;
   if (e->stopped && e->kind == ST_FRAME)
     return TRUE;
   if (!e->stopped) { /* a thread that waits for its first use, or its next */
-    if (!wait_post(e, REFRAME_LIMIT))
+    if (!st_wait_post(e, REFRAME_LIMIT))
       return FALSE;
     if (e->thread->out->kind != ST_DIRECT)
       return st_decode(e, &trap);
   }
   if (!e->has_regs && e->stopped)
     st_get_regs(e);
-  answer(e->thread, ST_REFRAME);
-  if (!wait_post(e, REFRAME_LIMIT))
+  st_answer(e, ST_REFRAME);
+  if (!st_wait_post(e, REFRAME_LIMIT))
     return FALSE;
   gboolean has_regs = e->has_regs, syscall = e->syscall;
   gulong nr = e->nr;
   gboolean ok = st_decode(e, &trap) && e->kind == ST_FRAME;
+  if (has_regs && ok)
+    e->regs.eflags |= __atomic_load_n(&e->frame->c.eflags, __ATOMIC_RELAXED) & FLAGS_UNSAVED;
   e->has_regs = has_regs;
   e->dirty = TRUE;
   e->syscall = syscall;
@@ -142,7 +79,8 @@ static gboolean put_xstate(StExec *e, const void *buf) {
 /* First run. */
 static gboolean bind_exec(StExec *e) {
   e->bound = TRUE;
-  settle(e);
+  e->owner = gettid();
+  pair_start(&e->pair, &ST_PLATFORM(ST_ASPACE(e))->pairs, e);
   if (!need_frame(e) || !put_xstate(e, e->xstate ? e->xstate : ST_PLATFORM(ST_ASPACE(e))->xinit))
     return FALSE;
   g_clear_pointer(&e->xstate, g_free);
@@ -183,8 +121,7 @@ static gboolean resume(StExec *e) {
   else if (e->has_result)
     e->frame->c.rax = e->result;
   e->stopped = e->syscall = e->dirty = e->has_result = e->has_regs = FALSE;
-  e->quiet = 0;
-  answer(e->thread, flags);
+  st_answer(e, flags);
   if (G_UNLIKELY(g_atomic_int_get(&e->attn)))
     send_kick(e);
   return TRUE;
@@ -194,6 +131,7 @@ static int exec_run(TesExec *base, TesTrap *out) {
   StExec *e = (StExec *)base;
   StAspace *as = ST_ASPACE(e);
   memset(out, 0, sizeof *out);
+  st_current = e;
   if (G_UNLIKELY(!e->bound) && !bind_exec(e))
     goto dead;
   for (;;) {
@@ -201,7 +139,8 @@ static int exec_run(TesExec *base, TesTrap *out) {
       out->kind = TES_TRAP_KICK;
       return 0;
     }
-    if (g_atomic_int_get(&as->dead) || !resume(e) || !wait_post(e, 0))
+    pair_enter(&e->pair);
+    if (g_atomic_int_get(&as->dead) || !resume(e) || !st_guest_round(e))
       break;
     g_atomic_int_set(&e->in_guest, 0);
     if (!st_decode(e, out))
@@ -218,6 +157,8 @@ dead:
 
 static TesRegs *exec_regs(TesExec *base, gboolean write) {
   StExec *e = (StExec *)base;
+  if (e->stopped && e->kind == ST_DIRECT)
+    need_frame(e); /* for all the flags */
   if (!e->has_regs && e->stopped)
     st_get_regs(e);
   e->dirty |= write;
@@ -293,7 +234,7 @@ static void exec_tick(TesExec *base) {
   StAspace *as = ST_ASPACE(e);
   if (g_atomic_int_get(&e->attn) && g_atomic_int_get(&e->in_guest))
     send_kick(e);
-  if (++e->quiet % TICKS_PER_LOOK || st_alive(as->mapper))
+  if (pair_tick(&e->pair, &ST_PLATFORM(as)->pairs, e) % TICKS_PER_LOOK != 1 || st_alive(as->mapper))
     return;
   g_mutex_lock(&as->lock);
   st_mark_dead(as);
@@ -309,11 +250,15 @@ static void exec_free(TesExec *base) {
   StPlatform *p = ST_PLATFORM(as);
   g_mutex_lock(&as->lock);
   g_ptr_array_remove_fast(as->execs, e);
+  g_atomic_int_add(&as->nexecs, -1);
   memset(e->thread->in->fact_of, 0, sizeof e->thread->in->fact_of);
   g_ptr_array_add(as->idle, e->thread);
   g_mutex_unlock(&as->lock);
-  if (e->bound && p->ncpus > 1)
-    sched_setaffinity(0, sizeof p->allowed, &p->allowed);
+  if (e->spinning)
+    g_atomic_int_add(&p->spinning, -1);
+  if (st_current == e)
+    st_current = NULL;
+  pair_free(&e->pair, &p->pairs);
   g_free(e->xstate);
   g_free(e);
 }
@@ -364,7 +309,7 @@ TesExec *st_exec_new(TesPlatform *platform, TesAspace *base, GError **error) {
   g_mutex_lock(&as->lock);
   e->thread = find_thread(as, &r);
   if (e->thread)
-    g_ptr_array_add(as->execs, e);
+    g_ptr_array_add(as->execs, e), g_atomic_int_inc(&as->nexecs);
   g_mutex_unlock(&as->lock);
   if (!e->thread) {
     g_set_error(error, TES_ERROR, TES_ERROR_PLATFORM, "systrap platform: cannot make a stub thread: %s",
@@ -376,5 +321,7 @@ TesExec *st_exec_new(TesPlatform *platform, TesAspace *base, GError **error) {
   e->base.aspace = base;
   e->regs = (TesRegs){.cs = 0x33, .ss = 0x2b, .eflags = 0x202, .orig_rax = (gulong)-1};
   e->has_regs = e->dirty = TRUE;
+  pair_init(&e->pair);
+  e->need = 32;
   return &e->base;
 }

@@ -86,7 +86,7 @@ void st_order(StMapper *m, guint nr, guint flags, const gulong args[6]) {
 static void move_here(StPlatform *p, StMapper *m) {
   int cpu = sched_getcpu();
   cpu_set_t set;
-  if (p->ncpus < 2 || cpu == m->cpu || cpu < 0 || cpu >= CPU_SETSIZE || m->alone)
+  if (p->pairs.ncpus < 2 || cpu == m->cpu || cpu < 0 || cpu >= CPU_SETSIZE || m->alone)
     return;
   CPU_ZERO(&set);
   CPU_SET(cpu, &set);

@@ -24,6 +24,7 @@
 #include <tessera/plugin.h>
 #include <ucontext.h>
 #include <unistd.h>
+#include <x86intrin.h>
 #include "private.h"
 
 #define PROBE_LIMIT (2 * G_TIME_SPAN_SECOND)
@@ -162,6 +163,7 @@ static void platform_close(TesPlatform *base) {
   st_zygote_stop(p);
   g_array_unref(p->pages.free);
   g_array_unref(p->slots.free);
+  g_array_unref(p->families.free);
   g_mutex_clear(&p->lock);
   g_mutex_clear(&p->seed_lock);
   g_free(p->xinit);
@@ -186,13 +188,15 @@ static TesPlatform *platform_open(const TesPlatformArgs *args, GError **error) {
   g_mutex_init(&p->seed_lock);
   st_numbers_init(&p->pages, ST_PROCESSES);
   st_numbers_init(&p->slots, ST_THREADS);
-  if (sched_getaffinity(0, sizeof p->allowed, &p->allowed) < 0)
-    CPU_ZERO(&p->allowed);
-  p->ncpus = (guint)CPU_COUNT(&p->allowed);
+  st_numbers_init(&p->families, ST_FAMILIES);
+  st_handover_init(p);
+  guint64 tsc = __rdtsc();
+  gint64 begin = g_get_monotonic_time();
   if (!st_zygote_start(p, error) || !first_stub(p, error)) {
     platform_close(&p->base);
     return NULL;
   }
+  st_handover_calibrate(p, __rdtsc() - tsc, (g_get_monotonic_time() - begin) * 1000);
   return &p->base;
 }
 

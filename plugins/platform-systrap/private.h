@@ -7,7 +7,9 @@
  *   mapper.c    a stub process: orders to its mapper thread and the answers, descriptors, kicks
  *   aspace.c    address spaces: applying the queue of mapping operations, clone, recycling
  *   exec.c      threads of execution: run, registers, extended state, kick
+ *   handover.c  waiting for a guest thread and waking it; where both run; spinning
  *   trap.c      what a posted trap means
+ *   rewrite.c   hot system calls become jumps to trampolines
  *   stub.S, stub.c, stub.h   the code in the guest's address space, and the contract with it
  *
  * Locks: StAspace.lock > StPlatform.lock; StMapper.kick_lock is a leaf. No core function is called under any.
@@ -18,12 +20,15 @@
 #include <sys/types.h>
 #include <tessera/platform.h>
 #include "../platform-common/mapqueue.h"
+#include "../platform-common/pair.h"
 #include "stub.h"
 
 #define ST_SPARES 4        /* clean stubs kept for the next address space */
 #define ST_IDLE 8          /* waiting threads kept by an address space */
 #define ST_PROCESSES 32768 /* at once: order pages */
 #define ST_THREADS 65536   /* at once: slots */
+#define ST_FAMILIES 1024   /* at once: areas of trampolines */
+#define ST_HEAT 128        /* sites whose traps are counted, of an address space */
 #define ST_PER_PROCESS ((guint)((ST_USER_END - ST_SLOTS) / ST_SLOT_SIZE))
 /* Guest threads share nothing with the mapper but memory and signal handlers: not its descriptors. */
 #define ST_CLONE_THREAD (CLONE_VM | CLONE_FS | CLONE_SIGHAND | CLONE_THREAD | CLONE_SYSVSEM)
@@ -33,7 +38,9 @@
 /* The file that only this process can write. */
 #define RO_CPUID (ST_CPUID - ST_SHARED)
 #define RO_SLOTS (ST_RO_ORDERS + (glong)ST_PROCESSES * ST_PAGE)
-#define RO_SIZE (RO_SLOTS + (glong)ST_THREADS * ST_PAGE)
+#define RO_TABLE (RO_SLOTS + (glong)ST_THREADS * ST_PAGE)
+#define RO_FAMILIES (RO_TABLE + ST_TABLE_SIZE)
+#define RO_SIZE (RO_FAMILIES + (glong)ST_FAMILIES * ST_TRAMPOLINES_SIZE)
 /* The other one: what guests may write. */
 #define RW_SLOT (ST_SLOT_SIZE - ST_OUT)
 #define RW_SIZE ((glong)ST_THREADS * RW_SLOT)
@@ -67,8 +74,9 @@ typedef struct {
   guint place; /* number in the address space */
   StIn *in;
   StOut *out;
-  guint32 seq; /* traps answered */
-  int cpu;     /* where it is pinned, or -1 */
+  guint32 seq;    /* traps answered */
+  int cpu;        /* where it is pinned, or -1 */
+  pid_t host_tid; /* as this process sees it; 0: not looked up yet, -1: unknown */
 } StThread;
 
 typedef struct {
@@ -83,19 +91,28 @@ typedef struct {
   int ro_fd, rw_fd;
   char *ro, *rw;
   cpu_set_t allowed; /* CPUs at open */
-  guint ncpus;       /* in `allowed` */
-  void *xinit;       /* initial extended state, xstate_size bytes */
-  StMapper *seed;    /* forks an empty stub when asked */
+  PairOps pairs;
+  gint in_guest;                                                /* execs that wait for a trap */
+  gint spinning;                                                /* execs that spin */
+  guint64 spin_cycles, short_cycles, long_cycles, serve_cycles; /* handover.c's limits */
+  void *xinit;    /* initial extended state, xstate_size bytes */
+  StMapper *seed; /* forks an empty stub when asked */
   GMutex seed_lock;
   int mem_fd;                 /* the memory file, once known, or -1 */
   const TesCpuidTable *cpuid; /* NULL: not rewritten */
   GMutex lock;                /* guards what follows */
-  StNumbers pages, slots;
+  StNumbers pages, slots, families;
   StSpare spares[ST_SPARES];
   guint nspares;
 } StPlatform;
 
 typedef struct _StExec StExec;
+typedef struct _StFamily StFamily;
+
+typedef struct {
+  guint64 word; /* instruction pointer << 16 | traps */
+  guint32 nr;   /* the last call there */
+} StHeat;
 
 typedef struct {
   TesAspace base;
@@ -106,7 +123,10 @@ typedef struct {
   GPtrArray *execs; /* StExec, all */
   GPtrArray *idle;  /* StThread without an exec, waiting; the last is used first */
   StNumbers places;
-  gint dead; /* the stub is gone or going: its pid means nothing any more */
+  gint nexecs;          /* length of execs, for anyone */
+  gint dead;            /* the stub is gone or going: its pid means nothing any more */
+  StFamily *family;     /* whose trampolines are mapped, or NULL; set once, read without the lock */
+  StHeat heat[ST_HEAT]; /* no lock: counts may be wrong */
 } StAspace;
 
 struct _StExec {
@@ -115,7 +135,6 @@ struct _StExec {
   gint in_guest; /* the guest thread runs guest code, or is about to */
   gint attn;     /* a kick; set before in_guest is looked at, looked at after in_guest is set */
   gint kicked;   /* a kick was sent and no trap was seen since */
-  guint quiet;   /* ticks without a trap */
   gboolean bound;
   gboolean stopped;    /* the last trap is known: `kind`, `frame`, `trap_*` are valid */
   gboolean syscall;    /* it was a system call */
@@ -128,6 +147,13 @@ struct _StExec {
   gulong guest_gs; /* what the guest thinks its gs base is; 0: ours is loaded */
   TesRegs regs;
   void *xstate; /* to be loaded by the first run; NULL: initial */
+  /* handover.c */
+  pid_t owner;
+  Pair pair;
+  gboolean spinning;
+  gint score;       /* how much spinning would pay */
+  guint need, hits; /* score that it takes; rounds since it began */
+  guint64 last_trap_tsc;
 };
 
 #define ST_PLATFORM(a) ((StPlatform *)(a)->base.platform)
@@ -170,11 +196,32 @@ void st_kill(StAspace *);              /* under the lock */
 void st_spares_free(StPlatform *);
 
 /* exec.c */
+extern __thread StExec *st_current; /* the exec whose trap this thread serves */
 TesExec *st_exec_new(TesPlatform *, TesAspace *, GError **);
-void st_exec_wake(StExec *); /* its thread looks again: the stub is dead */
+
+/* handover.c. All but st_exec_wake on the task's thread. */
+void st_handover_init(StPlatform *);
+void st_handover_calibrate(StPlatform *, guint64 cycles,
+                           gint64 ns); /* what the time stamp counter did meanwhile */
+void st_answer(StExec *, guint32 flags);
+gboolean st_wait_post(StExec *,
+                      guint limit); /* FALSE: the stub died, or the limit (seconds, 0: none) has passed */
+gboolean st_guest_round(StExec *);  /* after the answer: waits for the next trap */
+void st_against_spinning(StExec *); /* something dear happened that is cheaper on one CPU */
+void st_exec_wake(StExec *);        /* its thread looks again: the stub is dead */
 
 /* trap.c. FALSE: what was posted cannot be; the stub must die. */
 gboolean st_decode(StExec *, TesTrap *out);
 void st_get_regs(StExec *);
 void st_put_regs(StExec *);
 void st_copy_cpuid(StPlatform *); /* the stub answers what the table has learnt */
+
+/* rewrite.c */
+gboolean st_hot(StAspace *, gulong ip, gulong nr); /* a trap: TRUE if the core should be asked */
+int st_rewrite(TesAspace *, gulong ip, const guint8 *code, gulong start, gsize n, gboolean alone,
+               TesCodePatch *out);
+void st_rewritten(TesAspace *, const TesCodePatch *, gboolean done);
+StFamily *st_family_ref(StFamily *); /* either may get NULL */
+void st_family_unref(StPlatform *, StFamily *);
+/* The address in the program that stands for `ip`: another one if that is in a trampoline. */
+gulong st_guest_ip(StAspace *, gulong ip);
