@@ -46,16 +46,19 @@ static void rule_mmap(Filter *f) {
   end_if(f, nr);
 }
 
-/* Guests' pages; slots of a forked process. */
+/* Guests' pages; slots of a forked process; trampolines. */
 static void rule_munmap(Filter *f) {
   guint nr = begin_if(f, SYS_munmap);
   load_arg(f, 0, FALSE);
-  guint low = begin_if(f, ST_SLOTS & G_MAXUINT32);
-  load_arg(f, 0, TRUE);
-  guint high = begin_if(f, ST_SLOTS >> 32);
-  allow(f);
-  end_if(f, high);
-  end_if(f, low);
+  for (guint i = 0; i < 2; i++) {
+    guint low = begin_if(f, (i ? ST_TRAMPOLINES : ST_SLOTS) & G_MAXUINT32);
+    load_arg(f, 0, TRUE);
+    guint high = begin_if(f, ST_SLOTS >> 32);
+    allow(f);
+    end_if(f, high);
+    load_arg(f, 0, FALSE);
+    end_if(f, low);
+  }
   need_guest_range(f);
   allow(f);
   end_if(f, nr);

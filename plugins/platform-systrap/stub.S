@@ -398,8 +398,8 @@ global direct
   test %r11d, %r11d
   jz 1f
   cmpl $0, %gs:ST_S_PENDING
+global fact                      /* from here on a kick takes this for guest code, where the call is done (trap.c) */
   jne 1f
-global fact                      /* from here on a kick takes this for guest code */
   add $0x7f, %al
   sahf
   mov %gs:ST_I_FACTS(,%r11,8), %rax

@@ -16,8 +16,14 @@
 #define CARRY_TO_SIGN 0xd5 /* the flags that lahf saves */
 #define OVERFLOW_FLAG 0x800
 #define CPUID_BYTES 0xa2fa /* what rewriting made of a cpuid instruction, in memory order fa a2 */
+#define TRAP_UD 6
 #define TRAP_GP 13
+#define SIGILL_ 4
+#define SIGTRAP_ 5
 #define SIGSEGV_ 11
+#define TABLE_JUMP 0x2524ff     /* the windows of rewritten calls (rewrite.c): ff 24 25 */
+#define TABLE_JUMP_CMP 0xe524ff /* ff 24 e5 */
+#define MIDDLE 0x0006           /* the bytes in the place of the call */
 
 /* Called by stub.S. */
 StFrame *tes_st_trapped(StFrame *, volatile StIn *);
@@ -87,6 +93,36 @@ INLINE int answer_cpuid(StContext *c) {
   return 0;
 }
 
+INLINE int within(uint64_t at, const char *from, const char *to) {
+  return at >= (uintptr_t)from && at < (uintptr_t)to;
+}
+
+/* The trampoline of a window at `at`, or 0. `ip` is in it. */
+INLINE uint64_t window_at(uint64_t at, uint64_t ip, uint32_t jump) {
+  if ((at ^ ip) & -(uint64_t)ST_PAGE || (*(const uint32_t *)at & 0xffffff) != jump)
+    return 0;
+  uint32_t disp = *(const uint32_t *)(at + 3);
+  return disp - ST_TABLE < ST_TABLE_SIZE && disp % 8 == 0 ? ST_TRAMPOLINES + (disp - ST_TABLE) / 8 * ST_TRAMPOLINE
+                                                          : 0;
+}
+
+/* A thread was in the middle of what rewriting replaced, or somebody jumped there. */
+INLINE int into_trampoline(StContext *c) {
+  uint64_t ip = c->rip, to;
+  if (c->trapno == TRAP_GP) {
+    to = window_at(ip - 2, ip, TABLE_JUMP_CMP);
+    c->rip = to ? to + ST_TR_TAIL : ip;
+    return to != 0;
+  }
+  if (c->trapno != TRAP_UD || (ip + 1) % ST_PAGE == 0 || *(const uint16_t *)ip != MIDDLE)
+    return 0;
+  to = window_at(ip - 5, ip, TABLE_JUMP);
+  if (!to)
+    to = window_at(ip - 7, ip, TABLE_JUMP);
+  c->rip = to ? to + ST_TR_CALL : ip;
+  return to != 0;
+}
+
 /* Posts a kick with the registers of `f`, that were about to be restored. */
 INLINE StFrame *trap_again(volatile StIn *in, volatile StOut *out, StFrame *f) {
   uint32_t n = in->answer + 1;
@@ -104,9 +140,14 @@ INLINE StFrame *trap_again(volatile StIn *in, volatile StOut *out, StFrame *f) {
 STUB StFrame *tes_st_trapped(StFrame *f, volatile StIn *in) {
   volatile StOut *out = (volatile StOut *)((uintptr_t)in + ST_OUT);
   uint32_t n = in->answer + 1;
+  /* A program that single-steps itself does not see what a rewritten call consists of. `entering` stays: kicks wait. */
+  if (f->signo == SIGTRAP_ && (within(f->c.rip, tes_st_direct, __stop_tessera_stub) ||
+                               f->c.rip - ST_TRAMPOLINES < ST_TRAMPOLINES_SIZE))
+    return f;
   out->frame = (uintptr_t)f;
   out->kind = f->signo == ST_KICK_SIGNAL ? ST_KICKED : ST_FRAME;
-  if (f->signo == SIGSEGV_ && answer_cpuid(&f->c)) {
+  if ((f->signo == SIGSEGV_ && answer_cpuid(&f->c)) ||
+      ((f->signo == SIGSEGV_ || f->signo == SIGILL_) && f->code > 0 && into_trampoline(&f->c))) {
     out->kind = ST_LOCAL;
     __atomic_store_n(&out->entering, 0, __ATOMIC_SEQ_CST);
     return out->pending ? trap_again(in, out, f) : f;
@@ -124,14 +165,11 @@ STUB void tes_st_called(volatile StIn *in) {
   volatile StOut *out = (volatile StOut *)((uintptr_t)in + ST_OUT);
   uint32_t n = in->answer + 1;
   out->kind = ST_DIRECT;
+  out->fs_base = rdfs();
   post(in, out, n);
   wait_for_answer(in, out, n);
   if (in->flags & ST_REFRAME)
     __asm__ volatile("jmp tes_st_reframe");
-}
-
-INLINE int within(uint64_t at, const char *from, const char *to) {
-  return at >= (uintptr_t)from && at < (uintptr_t)to;
 }
 
 /* The guest's registers as they will be when the direct call has returned. */
@@ -147,13 +185,13 @@ INLINE void unwind_direct(StContext *c, const volatile StIn *in, const volatile 
   c->r8 = out->regs[ST_R8];
   c->r9 = out->regs[ST_R9];
   c->r10 = out->regs[ST_R10];
-  c->r11 = c->eflags;
   c->r12 = out->regs[ST_R12];
   c->r13 = out->regs[ST_R13];
   c->r14 = out->regs[ST_R14];
   c->r15 = out->regs[ST_R15];
   c->eflags &= ~(uint64_t)(CARRY_TO_SIGN | OVERFLOW_FLAG);
   c->eflags |= (out->flags >> 8 & CARRY_TO_SIGN) | (out->flags & 1 ? OVERFLOW_FLAG : 0);
+  c->r11 = c->eflags;
 }
 
 /* A kick. What it interrupted decides:

@@ -17,10 +17,15 @@
 #define ST_SLOTS 0x7fffd0000000    /* one slot for each guest thread */
 #define ST_USER_END 0x7ffffffff000 /* end of user space with four-level page tables */
 #define ST_PAGE 0x1000
+#define ST_TRAMPOLINE 32 /* bytes of each */
+#define ST_TRAMPOLINES_MAX (ST_TRAMPOLINES_SIZE / ST_TRAMPOLINE)
+/* Where a trampoline is entered in the middle, by whom an instruction of the site that is no more would be executed. */
+#define ST_TR_CALL 7  /* the call, of those that begin with a mov */
+#define ST_TR_TAIL 12 /* what followed the call, of the others */
 /* Pointers to trampolines, for `jmp *disp32`. The bytes at the old place of a `syscall` instruction that such a jump
  * covers are the upper half of this address, 06 00: no valid instruction. */
 #define ST_TABLE 0x60000
-#define ST_TABLE_SIZE 0x10000
+#define ST_TABLE_SIZE 0x10000 /* 8 bytes for each trampoline */
 
 /* Descriptors of every stub process. Nothing else is open, so a received one is always ST_FD_IN: its number is never
  * read from memory. Guest threads have none. */

@@ -46,8 +46,13 @@ static void direct_trap(StExec *e, TesTrap *out) {
   out->args[3] = READ(o->regs[ST_R10]);
   out->args[4] = READ(o->regs[ST_R8]);
   out->args[5] = READ(o->regs[ST_R9]);
-  out->ip = READ(o->regs[ST_RIP]);
+  out->ip = st_guest_ip(ST_ASPACE(e), READ(o->regs[ST_RIP]));
   out->sp = READ(o->regs[ST_RSP]);
+}
+
+/* Where our gs base is not loaded, rewritten calls would not find their slot. */
+static gboolean own_gs(const StThread *t) {
+  return READ(t->out->gs_base) == ST_SLOTS + (gulong)t->place * ST_SLOT_SIZE;
 }
 
 static void syscall_trap(StExec *e, TesTrap *out) {
@@ -63,6 +68,8 @@ static void syscall_trap(StExec *e, TesTrap *out) {
   out->args[3] = READ(c->r10);
   out->args[4] = READ(c->r8);
   out->args[5] = READ(c->r9);
+  if (!out->foreign_abi && out->ip < ST_BASE && own_gs(e->thread))
+    out->rewrite = st_hot(ST_ASPACE(e), out->ip, out->nr);
 }
 
 /* Signals of the hardware have a positive si_code; any other was sent by somebody on the host and is dropped. */
@@ -98,7 +105,7 @@ gboolean st_decode(StExec *e, TesTrap *out) {
     return FALSE;
   int signo = READ(e->frame->signo), code = READ(e->frame->code);
 
-  out->ip = READ(e->frame->c.rip);
+  out->ip = st_guest_ip(ST_ASPACE(e), READ(e->frame->c.rip));
   out->sp = READ(e->frame->c.rsp);
   if (kind == ST_KICKED || code <= 0)
     out->kind = TES_TRAP_KICK;
@@ -126,10 +133,22 @@ static void from_direct(StExec *e) {
                  .r13 = READ(o->regs[ST_R13]),
                  .r14 = READ(o->regs[ST_R14]),
                  .r15 = READ(o->regs[ST_R15]),
-                 .rip = READ(o->regs[ST_RIP]),
+                 .rip = st_guest_ip(ST_ASPACE(e), READ(o->regs[ST_RIP])),
                  .cs = USER_CS};
   r->eflags = FLAGS_FIXED | (flags >> 8 & LAHF_FLAGS) | (flags & 1 ? OVERFLOW_FLAG : 0);
   r->rcx = r->rip;
+  r->r11 = r->eflags;
+}
+
+/* A kick came while the stub answered a call by itself: the registers are those after the call. */
+static void finish_fact(StExec *e) {
+  StThread *t = e->thread;
+  TesRegs *r = &e->regs;
+  guint32 flags = READ(t->out->flags);
+  r->rax = t->in->facts[r->r11 % ST_FACTS];
+  r->rip = r->rcx;
+  r->eflags &= ~(gulong)(LAHF_FLAGS | OVERFLOW_FLAG);
+  r->eflags |= (flags >> 8 & LAHF_FLAGS) | (flags & 1 ? OVERFLOW_FLAG : 0);
   r->r11 = r->eflags;
 }
 
@@ -154,6 +173,9 @@ static void from_frame(StExec *e) {
                       .cs = READ(c->cs),
                       .eflags = READ(c->eflags),
                       .rsp = READ(c->rsp)};
+  if (e->regs.rip >= ST_AT(tes_st_fact) && e->regs.rip < ST_AT(tes_st_fact_end))
+    finish_fact(e);
+  e->regs.rip = st_guest_ip(ST_ASPACE(e), e->regs.rip);
 }
 
 void st_get_regs(StExec *e) {
