@@ -20,8 +20,8 @@
 #define XSTATE_HEADER 512
 #define MXCSR 24
 #define MXCSR_MASK 0xffffU
-#define TICKS_PER_LOOK 8 /* is the stub alive? */
-#define REFRAME_LIMIT 2  /* seconds */
+#define TICKS_PER_LOOK 8         /* is the stub alive? */
+#define REFRAME_LIMIT 2          /* seconds */
 #define FLAGS_UNSAVED 0x244500UL /* TF, DF, NT, AC, ID: a direct call leaves them where they are */
 
 __thread StExec *st_current;

@@ -102,8 +102,9 @@ INLINE uint64_t window_at(uint64_t at, uint64_t ip, uint32_t jump) {
   if ((at ^ ip) & -(uint64_t)ST_PAGE || (*(const uint32_t *)at & 0xffffff) != jump)
     return 0;
   uint32_t disp = *(const uint32_t *)(at + 3);
-  return disp - ST_TABLE < ST_TABLE_SIZE && disp % 8 == 0 ? ST_TRAMPOLINES + (disp - ST_TABLE) / 8 * ST_TRAMPOLINE
-                                                          : 0;
+  return disp - ST_TABLE < ST_TABLE_SIZE && disp % 8 == 0
+             ? ST_TRAMPOLINES + (disp - ST_TABLE) / 8 * ST_TRAMPOLINE
+             : 0;
 }
 
 /* A thread was in the middle of what rewriting replaced, or somebody jumped there. */
