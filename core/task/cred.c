@@ -110,6 +110,8 @@ void tes_task_set_cred(TesTask *t, TesCred *c) {
   if (old->uid != c->uid)
     move_count(t, c->uid);
   tes_epoch_defer(free_later, old);
+  if (t == tes_task_current())
+    tes_task_tell_facts(t);
 }
 
 /* ---- execve ---- */

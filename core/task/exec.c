@@ -106,6 +106,7 @@ glong tes_task_exec(TesTask *t, const TesLoadArgs *args) {
     return -TES_ERESTARTNOINTR;
   }
   take_image(t, &image, exec);
+  tes_task_tell_facts(t);
   tes_image_clear(&image);
   if (t->kernel->strace)
     tes_trace_exec(t, args->argv);

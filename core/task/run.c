@@ -3,6 +3,7 @@
  * Also what makes a task stop doing that: interrupts, deferred work, Pause (L26). */
 #include <core/task/life.h>
 #include <core/trace/trace.h>
+#include <sys/syscall.h>
 
 static __thread TesTask *current __attribute__((tls_model("initial-exec")));
 
@@ -272,9 +273,23 @@ static void run_guest(TesTask *t) {
     t->trap.kind = TES_TRAP_DEAD;
 }
 
+void tes_task_tell_facts(TesTask *t) {
+  if (!TES_HAS(t->exec->ops, facts) || t->kernel->strace)
+    return;
+  const TesCred *c = t->cred;
+  const TesFact facts[] = {{SYS_getpid, tes_pid_in(tes_pid_of(t->tg->nrs), t->ns_pid)},
+                           {SYS_gettid, tes_pid_in(tes_pid_of(t->nrs), t->ns_pid)},
+                           {SYS_getuid, c->uid},
+                           {SYS_geteuid, c->euid},
+                           {SYS_getgid, c->gid},
+                           {SYS_getegid, c->egid}};
+  t->exec->ops->facts(t->exec, facts, G_N_ELEMENTS(facts));
+}
+
 void tes_task_main(TesTask *t) {
   TesKernel *k = t->kernel;
   current = t;
+  tes_task_tell_facts(t);
   become_running(k);
   g_atomic_int_set(&t->state, TES_TASK_KERNEL);
   while (!g_atomic_int_get(&t->killed)) {

@@ -327,6 +327,9 @@ void tes_fault_error_code(TesTask *, gboolean present);
 /* ---- run.c ---- */
 /* The life of a task on its thread: run guest, serve, deliver, repeat. */
 void tes_task_main(TesTask *);
+/* Tells the platform which calls have constant answers: numbers and credentials. The task's own thread, when they or
+ * the exec are new. */
+void tes_task_tell_facts(TesTask *);
 /* Leaves (TRUE) and enters (FALSE) the state "blocked" for accounting (C8) and Pause. */
 void tes_task_set_blocked(TesTask *, gboolean blocked);
 /* Makes the task notice something before it runs the guest again; kicks it out of the guest. Any thread. */

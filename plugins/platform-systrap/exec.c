@@ -273,6 +273,7 @@ static const TesExecOps exec_ops = {
     .kick = exec_kick,
     .tick = exec_tick,
     .free = exec_free,
+    .facts = st_facts,
 };
 
 /* Under the lock. A waiting thread: an idle one, or a new one. NULL and *error, -errno. */

@@ -223,5 +223,6 @@ int st_rewrite(TesAspace *, gulong ip, const guint8 *code, gulong start, gsize n
 void st_rewritten(TesAspace *, const TesCodePatch *, gboolean done);
 StFamily *st_family_ref(StFamily *); /* either may get NULL */
 void st_family_unref(StPlatform *, StFamily *);
+void st_facts(TesExec *, const TesFact *facts, guint n);
 /* The address in the program that stands for `ip`: another one if that is in a trampoline. */
 gulong st_guest_ip(StAspace *, gulong ip);

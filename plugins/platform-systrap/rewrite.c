@@ -255,3 +255,17 @@ gulong st_guest_ip(StAspace *as, gulong ip) {
     return s->ip - 2;
   return s->ip - (s->kind == ST_SITE_MOV ? 7 : 9);
 }
+
+/* ---- Answers in the stub ---- */
+
+/* TesExecOps.facts: the guest thread is not in the stub's fast path now, or only read what it answers. */
+void st_facts(TesExec *base, const TesFact *facts, guint n) {
+  StIn *in = ((StExec *)base)->thread->in;
+  memset(in->fact_of, 0, sizeof in->fact_of);
+  for (guint i = 0; i < n && i + 1 < ST_FACTS; i++) {
+    if (facts[i].nr >= ST_FACT_CALLS)
+      continue;
+    in->facts[i + 1] = (guint64)facts[i].value;
+    in->fact_of[facts[i].nr] = (guint8)(i + 1);
+  }
+}

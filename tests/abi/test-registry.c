@@ -157,7 +157,7 @@ static void test_sizes(void) {
   PIN(TesTrap, 128);
   PIN(TesPlatformOps, 56);
   PIN(TesAspaceOps, 56);
-  PIN(TesExecOps, 72);
+  PIN(TesExecOps, 80);
   PIN(TesSyscall, 48);
   PIN(TesAttr, 136);
   PIN(TesMapPiece, 32);

@@ -103,6 +103,12 @@ typedef struct {
   TesAspace *(*spare)(TesAspace *src, gboolean rewritten);
 } TesAspaceOps;
 
+/* A system call without arguments, and what it returns. */
+typedef struct {
+  guint nr;
+  glong value;
+} TesFact;
+
 typedef struct {
   gsize size;
   /* Runs the guest until a trap. The first call binds the exec to the calling thread for good. Registers
@@ -124,6 +130,9 @@ typedef struct {
   void (*tick)(TesExec *);
   /* Ends the thread of execution. Owner thread, or any thread if run() was never called. */
   void (*free)(TesExec *);
+  /* Optional: calls whose result is the same until the next facts(), so that the platform may answer them by itself. Replaces
+   * what was told before; n may be 0. It may answer fewer, or none. Owner thread only (or before the first run). */
+  void (*facts)(TesExec *, const TesFact *facts, guint n);
 } TesExecOps;
 
 /* What CPUID answers in this sandbox. The table grows as leaves are asked for and entries never change, so a platform may
