@@ -21,7 +21,7 @@
 #define MXCSR 24
 #define MXCSR_MASK 0xffffU
 #define TICKS_PER_LOOK 8         /* is the stub alive? */
-#define REFRAME_LIMIT 2          /* seconds */
+#define REFRAME_LIMIT 10         /* seconds */
 #define FLAGS_UNSAVED 0x244500UL /* TF, DF, NT, AC, ID: a direct call leaves them where they are */
 
 __thread StExec *st_current;
@@ -38,27 +38,24 @@ static void died(StExec *e) {
   g_mutex_unlock(&as->lock);
 }
 
-/* After a direct call there is no signal frame: makes one, with the guest's registers and extended state. */
+/* After a direct call there is no signal frame: makes one, with the guest's registers and extended state. TRUE: e->frame is
+ * valid. The kind may be forged, and is read once each time. */
 static gboolean need_frame(StExec *e) {
   TesTrap trap;
-  if (e->stopped && e->kind == ST_FRAME)
+  gboolean fresh = !e->stopped; /* a thread that waits for its first use, or its next */
+  if (!fresh && e->kind == ST_FRAME)
     return TRUE;
-  if (!e->stopped) { /* a thread that waits for its first use, or its next */
-    if (!st_wait_post(e, REFRAME_LIMIT))
-      return FALSE;
-    if (e->thread->out->kind != ST_DIRECT)
-      return st_decode(e, &trap);
-  }
-  if (!e->has_regs && e->stopped)
+  if (!fresh && !e->has_regs)
     st_get_regs(e);
-  st_answer(e, ST_REFRAME);
-  if (!st_wait_post(e, REFRAME_LIMIT))
-    return FALSE;
   gboolean has_regs = e->has_regs, syscall = e->syscall;
   gulong nr = e->nr;
-  gboolean ok = st_decode(e, &trap) && e->kind == ST_FRAME;
-  if (has_regs && ok)
-    e->regs.eflags |= __atomic_load_n(&e->frame->c.eflags, __ATOMIC_RELAXED) & FLAGS_UNSAVED;
+  gboolean ok = !fresh || (st_wait_post(e, REFRAME_LIMIT) && st_decode(e, &trap));
+  if (ok && e->kind != ST_FRAME) {
+    st_answer(e, ST_REFRAME);
+    ok = st_wait_post(e, REFRAME_LIMIT) && st_decode(e, &trap) && e->kind == ST_FRAME;
+    if (has_regs && ok && !fresh)
+      e->regs.eflags |= __atomic_load_n(&e->frame->c.eflags, __ATOMIC_RELAXED) & FLAGS_UNSAVED;
+  }
   e->has_regs = has_regs;
   e->dirty = TRUE;
   e->syscall = syscall;

@@ -126,6 +126,7 @@ gboolean st_wait_post(StExec *e, guint limit) {
   StAspace *as = ST_ASPACE(e);
   guint32 want = t->seq + 1, post;
   const struct timespec second = {1, 0};
+  gint64 end = limit ? g_get_monotonic_time() + limit * G_TIME_SPAN_SECOND : G_MAXINT64;
   gboolean ok = TRUE;
   if (e->spinning && !limit) {
     if (spin(e, want))
@@ -138,10 +139,10 @@ gboolean st_wait_post(StExec *e, guint limit) {
   while (ok && (post = __atomic_load_n(&t->out->post, __ATOMIC_SEQ_CST)) != want) {
     if (g_atomic_int_get(&as->dead))
       ok = FALSE;
-    else if (futex(&t->out->post, FUTEX_WAIT, post, limit ? &second : NULL) < 0 && errno == ETIMEDOUT) {
+    else if (futex(&t->out->post, FUTEX_WAIT, post, limit ? &second : NULL) < 0 && errno == ETIMEDOUT)
       st_kick(as->mapper, t->tid);
-      ok = --limit > 0;
-    }
+    if (limit && g_get_monotonic_time() > end) /* also when others change the word all the time */
+      ok = FALSE;
   }
   __atomic_store_n(&t->in->sleeping, 0, __ATOMIC_RELAXED);
   return ok;

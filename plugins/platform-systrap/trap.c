@@ -72,9 +72,17 @@ static void syscall_trap(StExec *e, TesTrap *out) {
     out->rewrite = st_hot(ST_ASPACE(e), out->ip, out->nr);
 }
 
-/* Signals of the hardware have a positive si_code; any other was sent by somebody on the host and is dropped. */
-static void hardware_trap(StExec *e, int signo, int code, TesTrap *out) {
+/* The signals that a processor raises; the core uses the number as an index. */
+static gboolean is_hardware(int signo) {
+  return signo == SIGSEGV || signo == SIGBUS || signo == SIGILL || signo == SIGFPE || signo == SIGTRAP;
+}
+
+/* Signals of the hardware have a positive si_code; any other was sent by somebody on the host and is dropped. FALSE: it is
+ * none: a forged frame. */
+static gboolean hardware_trap(StExec *e, int signo, int code, TesTrap *out) {
   StContext *c = &e->frame->c;
+  if (!is_hardware(signo))
+    return FALSE;
   out->signo = signo;
   out->code = code;
   out->trapno = READ(c->trapno);
@@ -87,6 +95,7 @@ static void hardware_trap(StExec *e, int signo, int code, TesTrap *out) {
                   : out->err & FAULT_WRITE ? TES_ACCESS_WRITE
                                            : TES_ACCESS_READ;
   }
+  return TRUE;
 }
 
 gboolean st_decode(StExec *e, TesTrap *out) {
@@ -112,7 +121,7 @@ gboolean st_decode(StExec *e, TesTrap *out) {
   else if (signo == SIGSYS && code == SECCOMP_CODE)
     syscall_trap(e, out);
   else
-    hardware_trap(e, signo, code, out);
+    return hardware_trap(e, signo, code, out);
   return TRUE;
 }
 
