@@ -320,6 +320,6 @@ TesExec *st_exec_new(TesPlatform *platform, TesAspace *base, GError **error) {
   e->regs = (TesRegs){.cs = 0x33, .ss = 0x2b, .eflags = 0x202, .orig_rax = (gulong)-1};
   e->has_regs = e->dirty = TRUE;
   pair_init(&e->pair);
-  e->need = 32;
+  e->rest_ms = 1;
   return &e->base;
 }

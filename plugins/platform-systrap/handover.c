@@ -22,11 +22,14 @@
 #define SHORT_NS 10000  /* between calls: worth spinning */
 #define LONG_NS 60000   /* not at all */
 #define SERVE_NS 25000  /* a call that took longer has probably waited */
-#define NEED_MIN 32     /* score at which spinning begins */
-#define NEED_MAX 1024
-#define MISS 16        /* points lost by what speaks against it */
-#define PAID 256       /* calls: spinning was worth the move */
-#define LOOKUPS_MAX 64 /* threads of a process whose ids are worth looking up */
+#define NEED 32         /* score at which spinning begins */
+#define MISS 16         /* points lost by what speaks against it */
+#define PAID 256        /* calls: spinning was worth the move */
+#define REST_MIN 1      /* ms without spinning after it did not pay; doubles until it does */
+#define REST_MAX 512
+#define REST_PREEMPTED 16
+#define PREEMPTED_NS 25000 /* between two looks: somebody else had the CPU */
+#define LOOKUPS_MAX 64     /* threads of a process whose ids are worth looking up */
 
 static long futex(const void *at, int op, guint32 value, const struct timespec *limit) {
   return syscall(SYS_futex, at, op, value, limit, NULL, 0);
@@ -48,7 +51,8 @@ static void pin_self(int cpu) {
 /* The guest wants a CPU for itself or sleeps: both threads on one again. */
 static void stop_spinning(StExec *e) {
   StPlatform *p = ST_PLATFORM(ST_ASPACE(e));
-  e->need = e->hits >= PAID ? NEED_MIN : MIN(e->need * 2, NEED_MAX);
+  e->rest_ms = e->hits >= PAID ? REST_MIN : MIN(e->rest_ms * 2, REST_MAX);
+  e->rest_until = __rdtsc() + e->rest_ms * p->ms_cycles;
   e->score = 0;
   e->spinning = FALSE;
   g_atomic_int_add(&p->spinning, -1);
@@ -72,7 +76,7 @@ static void start_spinning(StExec *e) {
   pin_self(cpu);
   e->spinning = TRUE;
   e->hits = 0;
-  e->score = NEED_MIN;
+  e->score = NEED;
 }
 
 void st_against_spinning(StExec *e) {
@@ -89,11 +93,11 @@ static void keep_score(StExec *e) {
   if (guest > p->long_cycles || serve > p->serve_cycles)
     st_against_spinning(e);
   else if (guest < p->short_cycles)
-    e->score = MIN(e->score + 1, (gint)e->need);
+    e->score = MIN(e->score + 1, NEED);
   e->hits++;
   if (e->spinning && e->score == 0)
     stop_spinning(e);
-  else if (!e->spinning && e->score >= (gint)e->need)
+  else if (!e->spinning && e->score == NEED && e->pair.trap_tsc > e->rest_until)
     start_spinning(e);
 }
 
@@ -101,11 +105,18 @@ static void keep_score(StExec *e) {
 static gboolean spin(StExec *e, guint32 want) {
   StPlatform *p = ST_PLATFORM(ST_ASPACE(e));
   const guint32 *post = &e->thread->out->post;
-  guint64 end = __rdtsc() + p->spin_cycles;
-  for (guint i = 1; __atomic_load_n(post, __ATOMIC_ACQUIRE) != want; i++) {
+  guint64 last = __rdtsc(), end = last + p->spin_cycles;
+  while (__atomic_load_n(post, __ATOMIC_ACQUIRE) != want) {
     _mm_pause();
-    if (i % 32 == 0 && (__rdtsc() > end || g_atomic_int_get(&p->in_guest) > 1))
+    guint64 now = __rdtsc();
+    if (now - last > p->preempted_cycles) { /* another process of the host */
+      e->hits = 0;
+      e->rest_ms = MAX(e->rest_ms, REST_PREEMPTED);
       return FALSE;
+    }
+    if (now > end || g_atomic_int_get(&p->in_guest) > 1)
+      return FALSE;
+    last = now;
   }
   return TRUE;
 }
@@ -271,4 +282,6 @@ void st_handover_calibrate(StPlatform *p, guint64 cycles, gint64 ns) {
   p->short_cycles = (guint64)(SHORT_NS * per_ns);
   p->long_cycles = (guint64)(LONG_NS * per_ns);
   p->serve_cycles = (guint64)(SERVE_NS * per_ns);
+  p->preempted_cycles = (guint64)(PREEMPTED_NS * per_ns);
+  p->ms_cycles = (guint64)(1000000 * per_ns);
 }

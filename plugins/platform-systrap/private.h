@@ -92,9 +92,10 @@ typedef struct {
   char *ro, *rw;
   cpu_set_t allowed; /* CPUs at open */
   PairOps pairs;
-  gint in_guest;                                                /* execs that wait for a trap */
-  gint spinning;                                                /* execs that spin */
-  guint64 spin_cycles, short_cycles, long_cycles, serve_cycles; /* handover.c's limits */
+  gint in_guest; /* execs that wait for a trap */
+  gint spinning; /* execs that spin */
+  /* handover.c's limits */
+  guint64 spin_cycles, short_cycles, long_cycles, serve_cycles, preempted_cycles, ms_cycles;
   void *xinit;    /* initial extended state, xstate_size bytes */
   StMapper *seed; /* forks an empty stub when asked */
   GMutex seed_lock;
@@ -151,8 +152,9 @@ struct _StExec {
   pid_t owner;
   Pair pair;
   gboolean spinning;
-  gint score;       /* how much spinning would pay */
-  guint need, hits; /* score that it takes; rounds since it began */
+  gint score;          /* how much spinning would pay */
+  guint hits, rest_ms; /* rounds since it began; pause after it did not pay */
+  guint64 rest_until;  /* time stamp counter */
   guint64 last_trap_tsc;
 };
 
