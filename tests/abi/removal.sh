@@ -22,7 +22,7 @@ without() {
     rm -rf "$dir/plugins"
     mkdir "$dir/plugins"
     cp "$build"/plugins/*/*.so "$dir/plugins"
-    [ -z "$1" ] || rm "$dir/plugins/$1.so"
+    [ -z "$1" ] || rm "$dir"/plugins/$1.so # may be a pattern
 }
 
 run() { timeout 30 "$tessera" do --plugin-path="$dir/plugins" --ro-bind "$(dirname "$probe")" /opt -- "/opt/$(basename "$probe")" $abilities 2>&1 </dev/null | paste -sd' '; }
@@ -49,7 +49,7 @@ expect_refusal() { # plugin word
     result $? "/removal/$1" "$status: $got" "125: one line with $2"
 }
 
-echo 1..10
+echo 1..12
 expect '' none -
 expect timerfd timerfd ENOSYS
 expect epoll epoll ENOSYS
@@ -57,6 +57,8 @@ expect unix unix EAFNOSUPPORT
 expect fs-tmpfs tmpfs ENODEV
 expect fs-proc proc ENODEV
 expect fs-dev dev ENODEV
-expect_refusal platform-ptrace platform
+expect platform-ptrace none -
+expect platform-systrap none -
+expect_refusal 'platform-*' platform
 expect_refusal vfs2 vfs
 expect_refusal fs-host 'filesystem'
