@@ -309,10 +309,22 @@ void st_spares_free(StPlatform *p) {
   }
 }
 
-/* As an empty address space, but only if one is at hand. */
+static void aspace_free(TesAspace *base);
+
+/* As an empty address space, but only if one is at hand. `rewritten`: `base`'s code jumps to its trampolines. */
 static TesAspace *aspace_spare(TesAspace *base, gboolean rewritten) {
-  StSpare s = rewritten ? (StSpare){NULL, NULL} : take_spare(ST_PLATFORM((StAspace *)base));
-  return s.mapper ? &wrap(base->platform, s.mapper, s.thread)->base : NULL;
+  StAspace *from = (StAspace *)base;
+  StPlatform *p = ST_PLATFORM(from);
+  StSpare s = take_spare(p);
+  if (!s.mapper)
+    return NULL;
+  StAspace *as = wrap(base->platform, s.mapper, s.thread);
+  StFamily *f = rewritten ? st_family_ref(__atomic_load_n(&from->family, __ATOMIC_ACQUIRE)) : NULL;
+  if (!f || st_family_join(as, f))
+    return &as->base;
+  st_family_unref(p, f);
+  aspace_free(&as->base);
+  return NULL;
 }
 
 static void aspace_free(TesAspace *base) {

@@ -225,6 +225,8 @@ int st_rewrite(TesAspace *, gulong ip, const guint8 *code, gulong start, gsize n
 void st_rewritten(TesAspace *, const TesCodePatch *, gboolean done);
 StFamily *st_family_ref(StFamily *); /* either may get NULL */
 void st_family_unref(StPlatform *, StFamily *);
+/* Under the lock: takes over the reference, maps table and trampolines. FALSE: the stub is gone; the reference is not taken. */
+gboolean st_family_join(StAspace *, StFamily *);
 void st_facts(TesExec *, const TesFact *facts, guint n);
 /* The address in the program that stands for `ip`: another one if that is in a trampoline. */
 gulong st_guest_ip(StAspace *, gulong ip);

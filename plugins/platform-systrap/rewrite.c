@@ -189,14 +189,8 @@ void st_family_unref(StPlatform *p, StFamily *f) {
   g_free(f);
 }
 
-/* Under StAspace.lock: gives the address space a family, and maps table and trampolines into the stub. */
-static StFamily *join(StAspace *as) {
+gboolean st_family_join(StAspace *as, StFamily *f) {
   StPlatform *p = ST_PLATFORM(as);
-  if (as->family || as->dead)
-    return as->dead ? NULL : as->family;
-  StFamily *f = family_new(p);
-  if (!f)
-    return NULL;
   const gulong flags = MAP_SHARED | MAP_FIXED;
   const gulong table[6] = {ST_TABLE, ST_TABLE_SIZE, PROT_READ, flags, ST_FD_RO, RO_TABLE};
   const gulong code[6] = {ST_TRAMPOLINES,
@@ -208,11 +202,22 @@ static StFamily *join(StAspace *as) {
   st_begin(p, as->mapper);
   st_order(as->mapper, SYS_mmap, 0, table);
   st_order(as->mapper, SYS_mmap, 0, code);
-  if (st_batch(as->mapper, NULL, NULL, 0) < 0) {
+  if (st_batch(as->mapper, NULL, NULL, 0) < 0)
+    return FALSE;
+  __atomic_store_n(&as->family, f, __ATOMIC_RELEASE);
+  return TRUE;
+}
+
+/* Under StAspace.lock. The address space's family, a new one if it has none. */
+static StFamily *join(StAspace *as) {
+  StPlatform *p = ST_PLATFORM(as);
+  if (as->family || as->dead)
+    return as->dead ? NULL : as->family;
+  StFamily *f = family_new(p);
+  if (f && !st_family_join(as, f)) {
     st_family_unref(p, f);
     return NULL;
   }
-  __atomic_store_n(&as->family, f, __ATOMIC_RELEASE);
   return f;
 }
 
