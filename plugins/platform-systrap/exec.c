@@ -139,7 +139,6 @@ static int exec_run(TesExec *base, TesTrap *out) {
     pair_enter(&e->pair);
     if (g_atomic_int_get(&as->dead) || !resume(e) || !st_guest_round(e))
       break;
-    g_atomic_int_set(&e->in_guest, 0);
     if (!st_decode(e, out))
       break;
     if (G_LIKELY(out->kind != TES_TRAP_KICK))

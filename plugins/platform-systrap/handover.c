@@ -65,7 +65,8 @@ static void start_spinning(StExec *e) {
   int cpu = e->pair.pinned;
   if (cpu < 0 || p->pairs.ncpus < 2)
     return;
-  if (g_atomic_int_add(&p->spinning, 1) + 1 >= (gint)p->pairs.ncpus || g_atomic_int_get(&p->in_guest) > 0) {
+  gint pairs = g_atomic_int_add(&p->spinning, 1) + 1;
+  if (2 * pairs + g_atomic_int_get(&p->in_guest) > (gint)p->pairs.ncpus) {
     g_atomic_int_add(&p->spinning, -1);
     e->score = 0;
     return;
@@ -107,14 +108,14 @@ static gboolean spin(StExec *e, guint32 want) {
   const guint32 *post = &e->thread->out->post;
   guint64 last = __rdtsc(), end = last + p->spin_cycles;
   while (__atomic_load_n(post, __ATOMIC_ACQUIRE) != want) {
-    _mm_pause();
     guint64 now = __rdtsc();
     if (now - last > p->preempted_cycles) { /* another process of the host */
       e->hits = 0;
       e->rest_ms = MAX(e->rest_ms, REST_PREEMPTED);
       return FALSE;
     }
-    if (now > end || g_atomic_int_get(&p->in_guest) > 1)
+    if (now > end ||
+        2 * g_atomic_int_get(&p->spinning) + g_atomic_int_get(&p->in_guest) > (gint)p->pairs.ncpus)
       return FALSE;
     last = now;
   }
@@ -161,9 +162,13 @@ gboolean st_wait_post(StExec *e, guint limit) {
 
 gboolean st_guest_round(StExec *e) {
   StPlatform *p = ST_PLATFORM(ST_ASPACE(e));
-  g_atomic_int_inc(&p->in_guest);
+  gboolean counted = !e->spinning;
+  if (counted)
+    g_atomic_int_inc(&p->in_guest);
   gboolean ok = st_wait_post(e, 0);
-  g_atomic_int_add(&p->in_guest, -1);
+  if (counted)
+    g_atomic_int_add(&p->in_guest, -1);
+  __atomic_store_n(&e->in_guest, 0, __ATOMIC_RELEASE); /* a kick that still sees 1 is one too many, no more */
   pair_trap(&e->pair, &p->pairs, e);
   keep_score(e);
   return ok;

@@ -92,7 +92,7 @@ typedef struct {
   char *ro, *rw;
   cpu_set_t allowed; /* CPUs at open */
   PairOps pairs;
-  gint in_guest; /* execs that wait for a trap */
+  gint in_guest; /* execs that wait for a trap, and do not spin */
   gint spinning; /* execs that spin */
   /* handover.c's limits */
   guint64 spin_cycles, short_cycles, long_cycles, serve_cycles, preempted_cycles, ms_cycles;
