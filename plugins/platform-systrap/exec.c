@@ -303,6 +303,7 @@ TesExec *st_exec_new(TesPlatform *platform, TesAspace *base, GError **error) {
   StExec *e = g_new0(StExec, 1);
   int r;
   (void)platform;
+  st_gather();
   g_mutex_lock(&as->lock);
   e->thread = find_thread(as, &r);
   if (e->thread)

@@ -48,7 +48,7 @@ static void pin_self(int cpu) {
   sched_setaffinity(0, sizeof set, &set);
 }
 
-/* The guest wants a CPU for itself or sleeps: both threads on one again. */
+/* Both threads on one CPU again. */
 static void stop_spinning(StExec *e) {
   StPlatform *p = ST_PLATFORM(ST_ASPACE(e));
   e->rest_ms = e->hits >= PAID ? REST_MIN : MIN(e->rest_ms * 2, REST_MAX);
@@ -84,6 +84,11 @@ void st_against_spinning(StExec *e) {
   e->score -= MISS;
   if (e->score < 0)
     e->score = 0;
+}
+
+void st_gather(void) {
+  if (st_current && st_current->spinning)
+    stop_spinning(st_current);
 }
 
 /* After a trap: has the last round spoken for spinning? */

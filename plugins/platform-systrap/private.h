@@ -210,6 +210,7 @@ gboolean st_wait_post(StExec *,
                       guint limit); /* FALSE: the stub died, or the limit (seconds, 0: none) has passed */
 gboolean st_guest_round(StExec *);  /* after the answer: waits for the next trap */
 void st_against_spinning(StExec *); /* something dear happened that is cheaper on one CPU */
+void st_gather(void);               /* a child's threads begin where this one is: on its guest's CPU, then */
 void st_exec_wake(StExec *);        /* its thread looks again: the stub is dead */
 
 /* trap.c. FALSE: what was posted cannot be; the stub must die. */
