@@ -343,7 +343,9 @@ global handler
   test %rax, %rax
   jnz restore
 1:
-  movl $1, ST_S_ENTERING(%rbx)
+  mov ST_I_ANSWER(%rbx), %eax
+  inc %eax
+  mov %eax, ST_S_ENTERING(%rbx)
 global entered
   mov %rbp, %rdi
   mov %rbx, %rsi
@@ -406,22 +408,38 @@ global fact                      /* from here on a kick takes this for guest cod
   jmp *%rcx
 global fact_end
 1:
-  movl $1, %gs:ST_S_ENTERING
+  mov %gs:ST_I_ANSWER, %r11d
+  inc %r11d
+  mov %r11d, %gs:ST_S_ENTERING
 global direct_entered
+  movl $0, %gs:ST_S_PENDING
   mov %rcx, %gs:ST_S_REG(ST_RIP)
-  mov %rsp, %gs:ST_S_REG(ST_RSP)
   mov %rbx, %gs:ST_S_REG(ST_RBX)
-  mov %rdx, %gs:ST_S_REG(ST_RDX)
-  mov %rsi, %gs:ST_S_REG(ST_RSI)
-  mov %rdi, %gs:ST_S_REG(ST_RDI)
   mov %rbp, %gs:ST_S_REG(ST_RBP)
-  mov %r8, %gs:ST_S_REG(ST_R8)
-  mov %r9, %gs:ST_S_REG(ST_R9)
-  mov %r10, %gs:ST_S_REG(ST_R10)
   mov %r12, %gs:ST_S_REG(ST_R12)
   mov %r13, %gs:ST_S_REG(ST_R13)
   mov %r14, %gs:ST_S_REG(ST_R14)
   mov %r15, %gs:ST_S_REG(ST_R15)
+  mov %gs:ST_S_REG(ST_RAX), %eax
+  mov $ST_NR_LARGE, %ecx
+  cmp %ecx, %eax
+  cmova %ecx, %eax
+  shl $16, %eax
+  or $ST_DIRECT, %eax
+  rdfsbase %rcx
+  cmp %rcx, %gs:ST_S_FS_BASE
+  je 1f
+  mov %rcx, %gs:ST_S_FS_BASE
+1:                               /* the first cache line */
+  mov %eax, %gs:ST_S_KIND
+  mov %rdi, %gs:ST_S_REG(ST_RDI)
+  mov %rsi, %gs:ST_S_REG(ST_RSI)
+  mov %rdx, %gs:ST_S_REG(ST_RDX)
+  mov %r10, %gs:ST_S_REG(ST_R10)
+  mov %r8, %gs:ST_S_REG(ST_R8)
+  mov %r9, %gs:ST_S_REG(ST_R9)
+  mov %rsp, %gs:ST_S_REG(ST_RSP)
+  xchg %r11d, %gs:ST_S_POST
   rdgsbase %rdi
   lea ST_SLOT_SIZE(%rdi), %rsp
   call tes_st_called

@@ -5,7 +5,7 @@
  * nothing outside its section, and runs on the slot's signal stack, which guest threads may scribble
  * on: whatever goes wrong here is the guest's own loss (docs/security/systrap.md).
  *
- * A trap is posted by one store to StOut.post, answered by one to StIn.answer; each side sleeps on the other's word. A kick
+ * A trap is posted by one store to StOut.post, answered by one to StIn.answer; each side waits for the other's word. A kick
  * is a signal: it posts a trap of its own unless one is under way. */
 #include <linux/futex.h>
 #include <sys/syscall.h>
@@ -51,12 +51,15 @@ INLINE void load_bases(const volatile StIn *in) {
     __asm__ volatile("wrgsbase %0" ::"r"(in->gs_base));
 }
 
-INLINE void post(volatile StIn *in, volatile StOut *out, uint32_t n) {
-  out->pending = 0;
-  /* `post` and `entering` at once: a kick between two stores would be lost. */
-  __atomic_store_n((uint64_t *)(uintptr_t)&out->post, n, __ATOMIC_SEQ_CST);
+INLINE void wake_kernel(volatile StIn *in, volatile StOut *out) {
   if (in->sleeping)
     tes_st_host_call(SYS_futex, (const void *)&out->post, FUTEX_WAKE, 1);
+}
+
+INLINE void post(volatile StIn *in, volatile StOut *out, uint32_t n) {
+  out->pending = 0;
+  __atomic_store_n(&out->post, n, __ATOMIC_SEQ_CST);
+  wake_kernel(in, out);
 }
 
 INLINE void wait_for_answer(volatile StIn *in, volatile StOut *out, uint32_t n) {
@@ -150,7 +153,7 @@ STUB StFrame *tes_st_trapped(StFrame *f, volatile StIn *in) {
   if ((f->signo == SIGSEGV_ && answer_cpuid(&f->c)) ||
       ((f->signo == SIGSEGV_ || f->signo == SIGILL_) && f->code > 0 && into_trampoline(&f->c))) {
     out->kind = ST_LOCAL;
-    __atomic_store_n(&out->entering, 0, __ATOMIC_SEQ_CST);
+    __atomic_store_n(&out->entering, n - 1, __ATOMIC_SEQ_CST);
     return out->pending ? trap_again(in, out, f) : f;
   }
   out->fs_base = rdfs();
@@ -161,14 +164,11 @@ STUB StFrame *tes_st_trapped(StFrame *f, volatile StIn *in) {
   return f;
 }
 
-/* A rewritten call. */
+/* A rewritten call, posted already. */
 STUB void tes_st_called(volatile StIn *in) {
   volatile StOut *out = (volatile StOut *)((uintptr_t)in + ST_OUT);
-  uint32_t n = in->answer + 1;
-  out->kind = ST_DIRECT;
-  out->fs_base = rdfs();
-  post(in, out, n);
-  wait_for_answer(in, out, n);
+  wake_kernel(in, out);
+  wait_for_answer(in, out, out->post);
   if (in->flags & ST_REFRAME)
     __asm__ volatile("jmp tes_st_reframe");
 }
@@ -203,14 +203,17 @@ INLINE void unwind_direct(StContext *c, const volatile StIn *in, const volatile 
 STUB StFrame *tes_st_kicked(StFrame *f, volatile StIn *in) {
   volatile StOut *out = (volatile StOut *)((uintptr_t)in + ST_OUT);
   uint64_t ip = f->c.rip;
+  uint32_t answer = in->answer;
   if (!within(ip, __start_tessera_stub, __stop_tessera_stub) || within(ip, tes_st_fact, tes_st_fact_end))
     return 0;
-  if (out->entering || within(ip, tes_st_handler, tes_st_entered) ||
+  if (out->post != answer)
+    return f;
+  if (out->entering == answer + 1 || within(ip, tes_st_handler, tes_st_entered) ||
       within(ip, tes_st_direct, tes_st_direct_entered)) {
     out->pending = 1;
     return f;
   }
-  if (in->answer != out->post || !out->frame)
+  if (!out->frame)
     return f;
   if (out->kind != ST_LOCAL)
     load_bases(in);

@@ -78,11 +78,14 @@
 #define ST_I_FACTS 64
 #define ST_I_FACT_OF 128
 /* Offsets in StOut, from the slot. */
-#define ST_S_ENTERING (ST_OUT + 4)
-#define ST_S_PENDING (ST_OUT + 40)
-#define ST_S_FLAGS (ST_OUT + 44)
-#define ST_S_REGS (ST_OUT + 48)
-#define ST_S_REG(n) (ST_S_REGS + 8 * (n))
+#define ST_S_POST ST_OUT
+#define ST_S_KIND (ST_OUT + 4) /* and the number */
+#define ST_S_REG(n) (ST_OUT + 8 + 8 * (n))
+#define ST_S_ENTERING (ST_OUT + 128)
+#define ST_S_PENDING (ST_OUT + 132)
+#define ST_S_FLAGS (ST_OUT + 136)
+#define ST_S_FS_BASE (ST_OUT + 208)
+#define ST_NR_LARGE 0xffff /* a larger number: see the register */
 
 /* StIn.flags */
 #define ST_LOAD_FS 1 /* fs_base is to be loaded */
@@ -94,22 +97,22 @@
 #define ST_KICKED 2 /* the frame's registers are a guest's that was only interrupted */
 #define ST_LOCAL 3  /* never posted: the stub answered by itself, `frame` is being restored */
 
-/* Order of StOut.regs. */
-#define ST_RAX 0
-#define ST_RBX 1
+/* Order of StOut.regs: what every call is asked for stands in the first cache line. */
+#define ST_RDI 0
+#define ST_RSI 1
 #define ST_RDX 2
-#define ST_RSI 3
-#define ST_RDI 4
-#define ST_RBP 5
+#define ST_R10 3
+#define ST_R8 4
+#define ST_R9 5
 #define ST_RSP 6
-#define ST_R8 7
-#define ST_R9 8
-#define ST_R10 9
-#define ST_R12 10
-#define ST_R13 11
-#define ST_R14 12
-#define ST_R15 13
-#define ST_RIP 14
+#define ST_RAX 7
+#define ST_RIP 8
+#define ST_RBX 9
+#define ST_RBP 10
+#define ST_R12 11
+#define ST_R13 12
+#define ST_R14 13
+#define ST_R15 14
 #define ST_NREGS 15
 
 #ifndef __ASSEMBLER__
@@ -147,17 +150,22 @@ typedef struct {
   uint8_t fact_of[ST_FACT_CALLS]; /* system call -> index of a fact, or 0 */
 } StIn;
 
-/* What a guest thread tells: untrusted. `post` and `entering` change in one store. */
+/* What a guest thread tells: untrusted. The kernel process may spin on the first cache line and needs no other for a
+ * direct call: it is written last, all at once. The second and third are written for each call, and read seldom; the
+ * fourth is not. */
 typedef struct {
-  uint32_t post;     /* number of the last trap; futex word */
-  uint32_t entering; /* on the way from the guest to the next post */
-  uint32_t kind;
+  uint32_t post; /* number of the last trap; futex word */
+  uint16_t kind;
+  uint16_t nr; /* of a direct call, or ST_NR_LARGE */
+  uint64_t regs[ST_NREGS];
+  uint32_t entering; /* number of the next trap, on the way from the guest to its post */
+  uint32_t pending;  /* a kick came before the trap was posted */
+  uint32_t flags;    /* lahf and seto of a direct call */
+  uint32_t pad[13];
   uint32_t sleeping; /* waits on StIn.answer */
+  uint32_t pad2;
   uint64_t frame;
   uint64_t fs_base, gs_base;
-  uint32_t pending; /* a kick came before the trap was posted */
-  uint32_t flags;   /* lahf and seto of a direct call */
-  uint64_t regs[ST_NREGS];
 } StOut;
 
 /* As TesCpuidTable. */
@@ -195,7 +203,9 @@ _Static_assert(offsetof(StIn, facts) == ST_I_FACTS && offsetof(StIn, fact_of) ==
 _Static_assert(offsetof(StOut, entering) + ST_OUT == ST_S_ENTERING, "");
 _Static_assert(offsetof(StOut, pending) + ST_OUT == ST_S_PENDING, "");
 _Static_assert(offsetof(StOut, flags) + ST_OUT == ST_S_FLAGS, "");
-_Static_assert(offsetof(StOut, regs) + ST_OUT == ST_S_REGS, "");
+_Static_assert(offsetof(StOut, regs) + ST_OUT == ST_S_REG(0), "");
+_Static_assert(offsetof(StOut, kind) + ST_OUT == ST_S_KIND && offsetof(StOut, regs[ST_RAX]) == 64, "");
+_Static_assert(offsetof(StOut, fs_base) + ST_OUT == ST_S_FS_BASE && offsetof(StOut, sleeping) == 192, "");
 _Static_assert(offsetof(StFrame, signo) == 304 && offsetof(StContext, fpstate) == 184, "");
 
 /* The image, as linked into the plugin: a complete ELF executable that loads at ST_BASE. */

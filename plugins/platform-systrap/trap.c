@@ -36,7 +36,9 @@ static StFrame *find_frame(const StThread *t) {
 static void direct_trap(StExec *e, TesTrap *out) {
   StOut *o = e->thread->out;
   e->syscall = TRUE;
-  e->nr = READ(o->regs[ST_RAX]);
+  e->nr = READ(o->nr);
+  if (e->nr == ST_NR_LARGE)
+    e->nr = READ(o->regs[ST_RAX]);
   out->kind = TES_TRAP_SYSCALL;
   out->nr = (gulong)(gint)e->nr; /* as the host reads it: 32 bits */
   out->foreign_abi = is_x32(out->nr);
@@ -46,7 +48,6 @@ static void direct_trap(StExec *e, TesTrap *out) {
   out->args[3] = READ(o->regs[ST_R10]);
   out->args[4] = READ(o->regs[ST_R8]);
   out->args[5] = READ(o->regs[ST_R9]);
-  out->ip = st_guest_ip(ST_ASPACE(e), READ(o->regs[ST_RIP]));
   out->sp = READ(o->regs[ST_RSP]);
 }
 

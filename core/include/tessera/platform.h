@@ -42,7 +42,7 @@ typedef struct {
 
 /* Why run() returned. */
 typedef enum {
-  TES_TRAP_SYSCALL,   /* nr, args, ip (after the instruction), sp are valid */
+  TES_TRAP_SYSCALL,   /* nr, args, sp, and ip (after the instruction; 0: ask for it with regs()) */
   TES_TRAP_FAULT,     /* page fault: addr, access, signo SIGSEGV or SIGBUS with its si_code, ip, sp */
   TES_TRAP_EXCEPTION, /* any other synchronous exception: signo, code, addr, trapno, ip, sp */
   TES_TRAP_KICK,      /* kick() was called, or nothing happened: look for work and run again */
