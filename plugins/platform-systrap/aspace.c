@@ -1,13 +1,15 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Address spaces: TesAspaceOps of the systrap platform.
  *
- * apply() queues operations. While no thread of the address space is in the guest the queue may wait: every run() empties it
- * before it enters the guest. Otherwise it is emptied at once, by the mapper, whoever asks: the host kernel's munmap and
- * mprotect take the old mapping from all threads. What happens when the host refuses an operation:
+ * apply() queues operations. As long as no thread of the address space has ever run guest code the queue may wait: every run()
+ * empties it before it enters the guest. Later it is emptied at once, by the mapper, whoever asks: the host kernel's munmap
+ * and mprotect take the old mapping from all threads. Whether a thread waits, as it says, does not count: a guest can
+ * say so and run on, with pages that the core has given to somebody else. What happens when the host refuses an operation:
  * ../platform-common/mapqueue.h. Lost mappings whose callers are gone make the address space `strict` for a while, so that
  * the next caller is told. */
 #include <errno.h>
-#include <signal.h>
+#include <linux/futex.h>
+#include <linux/membarrier.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
@@ -17,17 +19,34 @@
 
 #define FDS_PER_BATCH 8 /* fits any socket's queue */
 #define STRICT_FOR 64   /* operations */
+#define DEATH_MS 2000
+#define RENEW_SECONDS 10
 
+/* The core frees the pages of an address space that is dead: no thread may use them any more. After SIGKILL that takes a
+ * moment; only a thread that the host keeps from dying outlasts the wait, and that one is not in user space. */
 void st_mark_dead(StAspace *as) {
+  if (!as->dead)
+    st_mapper_gone(as->mapper, DEATH_MS);
   g_atomic_int_set(&as->dead, TRUE);
   for (guint i = 0; i < as->execs->len; i++)
     st_exec_wake(g_ptr_array_index(as->execs, i));
 }
 
 void st_kill(StAspace *as) {
-  if (!as->dead && !as->mapper->alone)
-    kill(as->mapper->pid, SIGKILL);
+  if (!as->dead)
+    st_mapper_kill(as->mapper);
   st_mark_dead(as);
+}
+
+/* Not under the lock. */
+void st_kick_thread(StAspace *as, const StThread *t) {
+  for (guint i = 0; i < 100 && !g_atomic_int_get(&as->dead) && !st_kick(as->mapper, t->tid); i++) {
+    g_mutex_lock(&as->lock);
+    st_begin(ST_PLATFORM(as), as->mapper);
+    if (!as->dead && st_batch(as->mapper, NULL, NULL, 0) < 0)
+      st_kill(as);
+    g_mutex_unlock(&as->lock);
+  }
 }
 
 /* ---- The queue ---- */
@@ -137,21 +156,15 @@ int st_drain(StAspace *as, guint first) {
   return r;
 }
 
-static gboolean anybody_in_guest(const StAspace *as) {
-  for (guint i = 0; i < as->execs->len; i++)
-    if (g_atomic_int_get(&((StExec *)g_ptr_array_index(as->execs, i))->in_guest))
-      return TRUE;
-  return FALSE;
-}
-
 static int aspace_apply(TesAspace *base, const TesMapOp *ops, gsize n) {
   StAspace *as = (StAspace *)base;
   int r = 0;
   g_mutex_lock(&as->lock);
   if (!as->dead) { /* else nothing is mapped, nothing runs */
+    as->empty = FALSE;
     guint first = as->queue.ops->len;
     r = mapqueue_push(&as->queue, ops, n);
-    if (r == 0 && (as->strict || as->queue.ops->len > MAPQUEUE_MAX / 4 || anybody_in_guest(as)))
+    if (r == 0 && (as->strict || as->queue.ops->len > MAPQUEUE_MAX / 4 || g_atomic_int_get(&as->ran)))
       r = st_drain(as, first);
     if (as->strict && r == 0)
       as->strict -= MIN(as->strict, n);
@@ -174,10 +187,30 @@ static StAspace *wrap(TesPlatform *platform, StMapper *m, StThread *t) {
   as->execs = g_ptr_array_new();
   as->idle = g_ptr_array_new();
   st_numbers_init(&as->places, ST_PER_PROCESS);
+  as->unborn = g_ptr_array_new();
   g_ptr_array_add(as->idle, t);
   st_number_take(&as->places, &place); /* t's */
   g_mutex_init(&as->lock);
   return as;
+}
+
+static GPtrArray *list_of(StThread *t) {
+  GPtrArray *list = g_ptr_array_new();
+  g_ptr_array_add(list, t);
+  return list;
+}
+
+/* A fork that failed, with -ESRCH perhaps because a guest killed its own stub meanwhile: the child may live, and would follow the
+ * orders in its page and use its slot whoever they belong to next. It tells its pid, or its socket tells that it is not. */
+static void abandon(StPlatform *p, StMapper *from, StMapper *m, StThread *t, int error) {
+  if (m && error != -ESRCH)
+    st_begin(p, from); /* closes what was sent to it: the child alone has the socket */
+  if (m && m->alone)
+    st_wait(m, NULL, NULL, 0);
+  if (m)
+    st_bury(p, m, list_of(t), NULL);
+  else if (t)
+    st_thread_free(p, t);
 }
 
 /* Forks `from`, which has nothing else to do: the new stub has one waiting thread. 0 or -errno. */
@@ -213,12 +246,7 @@ static int fork_stub(StPlatform *p, StMapper *from, StMapper **mapper, StThread 
     *thread = t;
     return 0;
   }
-  if (m && !m->alone)
-    kill(m->pid, SIGKILL);
-  if (m)
-    st_mapper_free(p, m);
-  if (t)
-    st_thread_free(p, t);
+  abandon(p, from, m, t, r);
   return r;
 }
 
@@ -243,12 +271,7 @@ static TesAspace *aspace_clone(TesAspace *base, const TesMapOp *ops, gsize n, GE
   return NULL;
 }
 
-static void free_spare(StPlatform *p, StMapper *m, StThread *t) {
-  if (!m->alone)
-    kill(m->pid, SIGKILL);
-  st_thread_free(p, t);
-  st_mapper_free(p, m);
-}
+static void free_spare(StPlatform *p, StMapper *m, StThread *t) { st_bury(p, m, list_of(t), NULL); }
 
 /* A spare stub that the host has not killed; NULLs if there is none. */
 static StSpare take_spare(StPlatform *p) {
@@ -281,24 +304,75 @@ TesAspace *st_aspace_new(TesPlatform *platform, GError **error) {
   return NULL;
 }
 
-/* Empties a stub with one waiting thread for the next address space. FALSE: it is not fit for that. */
-static gboolean recycle(StAspace *as) {
+/* A thread that has run guest code is made like a new one. It was sent a kick while ST_RESET was set, and cannot have
+ * executed anything since but the stub's way to wait for this (tes_st_reset): no other thread is there to interfere, and no other
+ * way to make it say what it cannot know before. FALSE: the stub is no good. */
+static gboolean renew(StAspace *as, StThread *t) {
+  const struct timespec second = {1, 0};
+  StIn fresh = {.altstack = t->in->altstack};
+  guint32 post, n = t->seq + 1 ? t->seq + 1 : 1;
+  gint64 end = g_get_monotonic_time() + RENEW_SECONDS * G_TIME_SPAN_SECOND;
+  __atomic_store_n(&t->out->post, 0, __ATOMIC_SEQ_CST); /* what it may have foreseen */
+  __atomic_store_n(&t->in->answer, n, __ATOMIC_SEQ_CST);
+  st_futex(&t->in->answer, FUTEX_WAKE, G_MAXINT, NULL);
+  while ((post = __atomic_load_n(&t->out->post, __ATOMIC_SEQ_CST)) != n) {
+    if (!st_alive(as->mapper) || g_get_monotonic_time() > end)
+      return FALSE;
+    st_futex(&t->out->post, FUTEX_WAIT, post, &second);
+  }
+  memset(t->out, 0, RW_SLOT); /* the next guest must not read what is left here */
+  memcpy(&t->in->result, &fresh.result, sizeof fresh - G_STRUCT_OFFSET(StIn, result));
+  t->seq = 0;
+  __atomic_store_n(&t->in->flags, 0, __ATOMIC_SEQ_CST);
+  __atomic_store_n(&t->in->answer, 0, __ATOMIC_SEQ_CST);
+  st_futex(&t->in->answer, FUTEX_WAKE, G_MAXINT, NULL);
+  return TRUE;
+}
+
+static gboolean has_one_thread(const StAspace *as) {
+  return as->execs->len == 0 && as->idle->len == 1 && as->places.next - as->places.free->len == 1;
+}
+
+static void order_reset(StMapper *m, StThread *t) {
+  const gulong kick[6] = {(gulong)t->tid, ST_KICK_SIGNAL};
+  const gulong barrier[6] = {MEMBARRIER_CMD_PRIVATE_EXPEDITED};
+  const gulong scratch[6] = {ST_SCRATCH, ST_PAGE, MADV_DONTNEED};
+  t->in->flags = ST_RESET;
+  st_order(m, SYS_tkill, 0, kick);
+  st_order(m, SYS_membarrier, 0, barrier); /* where the thread runs, the kick has arrived now */
+  st_order(m, SYS_madvise, 0, scratch);
+}
+
+/* The last exec is gone and the core will free the pages: no thread may use them any more, whatever it posted. */
+void st_empty(StAspace *as) {
   StPlatform *p = ST_PLATFORM(as);
   const gulong all[6] = {0, ST_BASE}, trampolines[6] = {ST_TRAMPOLINES, ST_TRAMPOLINES_SIZE};
-  gboolean kept = FALSE;
-  if (as->dead || as->idle->len != 1 || as->places.next - as->places.free->len != 1)
-    return FALSE;
-  StThread *t = g_ptr_array_index(as->idle, 0);
-  if (t->place != 0 || p->nspares >= ST_SPARES)
-    return FALSE;
+  mapqueue_clear(&as->queue);
+  if (as->dead || as->empty)
+    return;
+  as->empty = TRUE;
+  StThread *t = as->ran && has_one_thread(as) && p->nspares < ST_SPARES ? as->idle->pdata[0] : NULL;
   st_begin(p, as->mapper);
   st_order(as->mapper, SYS_munmap, 0, all);
-  if (as->family)
-    st_order(as->mapper, SYS_munmap, 0, trampolines);
-  if (st_batch(as->mapper, NULL, NULL, 0) < 0)
+  st_order(as->mapper, SYS_munmap, 0, trampolines);
+  if (t)
+    order_reset(as->mapper, t);
+  if (st_batch(as->mapper, NULL, NULL, 0) < 0 || (t && !renew(as, t)))
+    st_kill(as);
+  else if (t)
+    g_atomic_int_set(&as->ran, FALSE);
+}
+
+/* Keeps an empty stub with one thread that waits for the next address space. FALSE: it is not fit for that. */
+static gboolean recycle(StAspace *as) {
+  StPlatform *p = ST_PLATFORM(as);
+  gboolean kept = FALSE;
+  st_empty(as);
+  if (as->dead || as->ran || !has_one_thread(as))
     return FALSE;
+  StThread *t = g_ptr_array_index(as->idle, 0);
   g_mutex_lock(&p->lock);
-  kept = p->nspares < ST_SPARES;
+  kept = t->place == 0 && p->nspares < ST_SPARES;
   if (kept)
     p->spares[p->nspares++] = (StSpare){as->mapper, t};
   g_mutex_unlock(&p->lock);
@@ -333,17 +407,17 @@ static TesAspace *aspace_spare(TesAspace *base, gboolean rewritten) {
 static void aspace_free(TesAspace *base) {
   StAspace *as = (StAspace *)base;
   StPlatform *p = ST_PLATFORM(as);
-  if (!recycle(as)) {
-    if (!as->dead)
-      kill(as->mapper->pid, SIGKILL);
-    for (guint i = 0; i < as->idle->len; i++)
-      st_thread_free(p, g_ptr_array_index(as->idle, i));
-    st_mapper_free(p, as->mapper);
+  if (recycle(as))
+    st_family_unref(p, as->family);
+  else {
+    for (guint i = 0; i < as->unborn->len; i++)
+      g_ptr_array_add(as->idle, g_ptr_array_index(as->unborn, i));
+    st_bury(p, as->mapper, g_ptr_array_ref(as->idle), as->family);
   }
-  st_family_unref(p, as->family);
   mapqueue_free(&as->queue);
   g_ptr_array_unref(as->execs);
   g_ptr_array_unref(as->idle);
+  g_ptr_array_unref(as->unborn);
   g_array_unref(as->places.free);
   g_mutex_clear(&as->lock);
   g_free(as);

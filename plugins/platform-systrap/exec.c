@@ -26,7 +26,7 @@
 
 __thread StExec *st_current;
 
-static void send_kick(StExec *e) { st_kick(ST_ASPACE(e)->mapper, e->thread->tid); }
+static void send_kick(StExec *e) { st_kick_thread(ST_ASPACE(e), e->thread); }
 
 /* ---- Running ---- */
 
@@ -76,6 +76,7 @@ static gboolean put_xstate(StExec *e, const void *buf) {
 /* First run. */
 static gboolean bind_exec(StExec *e) {
   e->bound = TRUE;
+  g_atomic_int_set(&ST_ASPACE(e)->ran, TRUE); /* before the queue is looked at: see aspace_apply() */
   e->owner = gettid();
   pair_start(&e->pair, &ST_PLATFORM(ST_ASPACE(e))->pairs, e);
   if (!need_frame(e) || !put_xstate(e, e->xstate ? e->xstate : ST_PLATFORM(ST_ASPACE(e))->xinit))
@@ -221,15 +222,19 @@ static int exec_xstate_set(TesExec *base, const void *buf, gsize n) {
 static void exec_kick(TesExec *base) {
   StExec *e = (StExec *)base;
   g_atomic_int_set(&e->attn, 1);
-  if (g_atomic_int_get(&e->in_guest))
+  if (g_atomic_int_get(&e->in_guest)) {
     send_kick(e);
+    st_insist(e);
+  }
 }
 
 static void exec_tick(TesExec *base) {
   StExec *e = (StExec *)base;
   StAspace *as = ST_ASPACE(e);
-  if (g_atomic_int_get(&e->attn) && g_atomic_int_get(&e->in_guest))
+  if (g_atomic_int_get(&e->attn) && g_atomic_int_get(&e->in_guest)) {
     send_kick(e);
+    st_insist(e);
+  }
   if (pair_tick(&e->pair, &ST_PLATFORM(as)->pairs, e) % TICKS_PER_LOOK != 1 || st_alive(as->mapper))
     return;
   g_mutex_lock(&as->lock);
@@ -249,6 +254,8 @@ static void exec_free(TesExec *base) {
   g_atomic_int_add(&as->nexecs, -1);
   memset(e->thread->in->fact_of, 0, sizeof e->thread->in->fact_of);
   g_ptr_array_add(as->idle, e->thread);
+  if (!as->execs->len)
+    st_empty(as);
   g_mutex_unlock(&as->lock);
   if (e->spinning)
     g_atomic_int_add(&p->spinning, -1);
@@ -282,19 +289,22 @@ static StThread *find_thread(StAspace *as, int *error) {
     return NULL;
   if (as->idle->len)
     return g_ptr_array_steal_index_fast(as->idle, as->idle->len - 1);
-  if (!st_number_take(&as->places, &place))
+  if (as->unborn->len)
+    t = g_ptr_array_steal_index_fast(as->unborn, as->unborn->len - 1);
+  else if (!st_number_take(&as->places, &place))
     return NULL;
-  t = st_thread_new(p, place);
-  if (t) {
-    st_begin(p, as->mapper);
-    st_order_thread(as->mapper, t);
-    *error = st_batch(as->mapper, NULL, &t->tid, 1);
-    t->cpu = as->mapper->cpu;
-    if (*error == 0)
-      return t;
-    st_thread_free(p, t);
+  else if (!(t = st_thread_new(p, place))) {
+    st_number_give(&as->places, place);
+    return NULL;
   }
-  st_number_give(&as->places, place);
+  st_begin(p, as->mapper);
+  st_order_thread(as->mapper, t);
+  *error = st_batch(as->mapper, NULL, &t->tid, 1);
+  t->cpu = as->mapper->cpu;
+  if (*error == 0)
+    return t;
+  /* The slot may be mapped, so that no other process may get it. */
+  g_ptr_array_add(as->unborn, t);
   return NULL;
 }
 
@@ -306,8 +316,11 @@ TesExec *st_exec_new(TesPlatform *platform, TesAspace *base, GError **error) {
   st_gather();
   g_mutex_lock(&as->lock);
   e->thread = find_thread(as, &r);
-  if (e->thread)
-    g_ptr_array_add(as->execs, e), g_atomic_int_inc(&as->nexecs);
+  if (e->thread) {
+    g_ptr_array_add(as->execs, e);
+    g_atomic_int_inc(&as->nexecs);
+    as->empty = FALSE;
+  }
   g_mutex_unlock(&as->lock);
   if (!e->thread) {
     g_set_error(error, TES_ERROR, TES_ERROR_PLATFORM, "systrap platform: cannot make a stub thread: %s",

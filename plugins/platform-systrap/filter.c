@@ -126,6 +126,9 @@ static void mapper_rules(Filter *f) {
   rule_arg(f, SYS_close, 0, ST_FD_IN);
   rule_arg(f, SYS_close, 0, ST_FD_LIFE);
   rule_arg(f, SYS_tgkill, 2, ST_KICK_SIGNAL);
+  rule_arg(f, SYS_tkill, 1, ST_KICK_SIGNAL);
+  rule_arg(f, SYS_madvise, 0, ST_SCRATCH);
+  rule_always(f, SYS_membarrier);
   rule_arg(f, SYS_sched_setaffinity, 2, ST_ORDERS + ST_O_MASK);
   rule_arg(f, SYS_prctl, 0, PR_SET_PDEATHSIG);
   rule_arg(f, SYS_seccomp, 2, ST_SHARED);

@@ -31,11 +31,11 @@
 #define PREEMPTED_NS 25000 /* between two looks: somebody else had the CPU */
 #define LOOKUPS_MAX 64     /* threads of a process whose ids are worth looking up */
 
-static long futex(const void *at, int op, guint32 value, const struct timespec *limit) {
+long st_futex(const void *at, int op, guint32 value, const struct timespec *limit) {
   return syscall(SYS_futex, at, op, value, limit, NULL, 0);
 }
 
-static void wake_all(const void *at) { futex(at, FUTEX_WAKE, G_MAXINT, NULL); }
+static void wake_all(const void *at) { st_futex(at, FUTEX_WAKE, G_MAXINT, NULL); }
 
 void st_exec_wake(StExec *e) { wake_all(&e->thread->out->post); }
 
@@ -156,8 +156,8 @@ gboolean st_wait_post(StExec *e, guint limit) {
   while (ok && (post = __atomic_load_n(&t->out->post, __ATOMIC_SEQ_CST)) != want) {
     if (g_atomic_int_get(&as->dead))
       ok = FALSE;
-    else if (futex(&t->out->post, FUTEX_WAIT, post, limit ? &second : NULL) < 0 && errno == ETIMEDOUT)
-      st_kick(as->mapper, t->tid);
+    else if (st_futex(&t->out->post, FUTEX_WAIT, post, limit ? &second : NULL) < 0 && errno == ETIMEDOUT)
+      st_kick_thread(as, t);
     if (limit && g_get_monotonic_time() > end) /* also when others change the word all the time */
       ok = FALSE;
   }

@@ -10,6 +10,7 @@
 #include <linux/falloc.h>
 #include <linux/futex.h>
 #include <poll.h>
+#include <signal.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
@@ -39,15 +40,18 @@ void st_number_give(StNumbers *n, guint number) { g_array_append_val(n->free, nu
 StMapper *st_mapper_new(StPlatform *p, int *theirs) {
   const int one = 1;
   guint page;
+  st_sweep(p, 0);
   g_mutex_lock(&p->lock);
   gboolean ok = st_number_take(&p->pages, &page);
   g_mutex_unlock(&p->lock);
   if (!ok) {
+    st_sweep(p, 100);
     errno = EAGAIN;
     return NULL;
   }
   StMapper *m = g_new0(StMapper, 1);
   m->page = page;
+  m->pidfd = -1;
   m->orders = (StOrders *)(p->ro + ST_RO_ORDERS + (gsize)page * ST_PAGE);
   memset(m->orders, 0, sizeof *m->orders);
   m->mem_fd = m->cpu = m->sock = -1;
@@ -70,8 +74,58 @@ void st_mapper_free(StPlatform *p, StMapper *m) {
   g_mutex_unlock(&p->lock);
   if (m->sock >= 0)
     close(m->sock);
+  if (m->pidfd >= 0)
+    close(m->pidfd);
   g_mutex_clear(&m->kick_lock);
   g_free(m);
+}
+
+/* ---- The end of a process ---- */
+
+void st_mapper_kill(const StMapper *m) {
+  if (m->pidfd >= 0)
+    syscall(SYS_pidfd_send_signal, m->pidfd, SIGKILL, NULL, 0);
+}
+
+gboolean st_mapper_gone(const StMapper *m, int ms) {
+  struct pollfd fd = {m->pidfd, POLLIN, 0};
+  int r;
+  if (m->pidfd < 0)
+    return TRUE;
+  while ((r = poll(&fd, 1, ms)) < 0 && errno == EINTR)
+    ;
+  return r > 0;
+}
+
+void st_sweep(StPlatform *p, int ms) {
+  for (guint i = 0;;) {
+    StGrave g = {NULL, NULL, NULL};
+    g_mutex_lock(&p->lock);
+    for (; i < p->graves->len && !g.mapper; i++)
+      if (st_mapper_gone(g_array_index(p->graves, StGrave, i).mapper, i == 0 ? ms : 0)) {
+        g = g_array_index(p->graves, StGrave, i);
+        g_array_remove_index(p->graves, i--);
+      }
+    g_mutex_unlock(&p->lock);
+    if (!g.mapper)
+      return;
+    for (guint j = 0; j < g.threads->len; j++)
+      st_thread_free(p, g_ptr_array_index(g.threads, j));
+    g_ptr_array_unref(g.threads);
+    st_family_unref(p, g.family);
+    st_mapper_free(p, g.mapper);
+  }
+}
+
+void st_bury(StPlatform *p, StMapper *m, GPtrArray *threads, StFamily *family) {
+  StGrave g = {m, threads, family};
+  st_mapper_kill(m);
+  close(m->sock);
+  m->sock = -1;
+  g_mutex_lock(&p->lock);
+  g_array_append_val(p->graves, g);
+  g_mutex_unlock(&p->lock);
+  st_sweep(p, 0);
 }
 
 void st_order(StMapper *m, guint nr, guint flags, const gulong args[6]) {
@@ -166,6 +220,11 @@ static int receive(StMapper *m) {
     memcpy(&cred, CMSG_DATA(c), sizeof cred);
     m->pid = cred.pid;
     m->alone = FALSE;
+    m->pidfd = (int)syscall(SYS_pidfd_open, m->pid, 0);
+    if (m->pidfd < 0) { /* too many files: it has only just answered, so that it is still this process */
+      kill(m->pid, SIGKILL);
+      return -ESRCH;
+    }
     setsockopt(m->sock, SOL_SOCKET, SO_PASSCRED, &zero, sizeof zero);
   }
   return (int)n - 1;
@@ -197,16 +256,25 @@ int st_wait(StMapper *m, guint *failed, pid_t *tids, guint ntids) {
 }
 
 int st_batch(StMapper *m, guint *failed, pid_t *tids, guint ntids) {
+  guint kicks = __atomic_load_n(&m->orders->kicks, __ATOMIC_SEQ_CST);
   st_ring(m);
-  return st_wait(m, failed, tids, ntids);
+  int r = st_wait(m, failed, tids, ntids);
+  __atomic_store_n(&m->drained, kicks, __ATOMIC_RELAXED); /* it looks for them first */
+  return r;
 }
 
-void st_kick(StMapper *m, pid_t tid) {
+gboolean st_kick(StMapper *m, pid_t tid) {
   g_mutex_lock(&m->kick_lock);
+  gboolean room = m->orders->kicks - __atomic_load_n(&m->drained, __ATOMIC_RELAXED) < ST_RING;
+  if (!room) {
+    g_mutex_unlock(&m->kick_lock);
+    return FALSE;
+  }
   m->orders->ring[m->orders->kicks % ST_RING] = (guint32)tid;
   __atomic_add_fetch(&m->orders->kicks, 1, __ATOMIC_SEQ_CST);
   g_mutex_unlock(&m->kick_lock);
   ring(m);
+  return TRUE;
 }
 
 StThread *st_thread_new(StPlatform *p, guint place) {
@@ -214,8 +282,10 @@ StThread *st_thread_new(StPlatform *p, guint place) {
   g_mutex_lock(&p->lock);
   gboolean ok = st_number_take(&p->slots, &slot);
   g_mutex_unlock(&p->lock);
-  if (!ok)
+  if (!ok) {
+    st_sweep(p, 100);
     return NULL;
+  }
   StThread *t = g_new0(StThread, 1);
   t->slot = slot;
   t->place = place;

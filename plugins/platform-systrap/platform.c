@@ -160,7 +160,10 @@ static gboolean first_stub(StPlatform *p, GError **error) {
 static void platform_close(TesPlatform *base) {
   StPlatform *p = (StPlatform *)base;
   st_spares_free(p);
+  for (guint i = 0; i < 50 && p->graves->len; i++)
+    st_sweep(p, 100);
   st_zygote_stop(p);
+  g_array_unref(p->graves);
   g_array_unref(p->pages.free);
   g_array_unref(p->slots.free);
   g_array_unref(p->families.free);
@@ -189,6 +192,7 @@ static TesPlatform *platform_open(const TesPlatformArgs *args, GError **error) {
   st_numbers_init(&p->pages, ST_PROCESSES);
   st_numbers_init(&p->slots, ST_THREADS);
   st_numbers_init(&p->families, ST_FAMILIES);
+  p->graves = g_array_new(FALSE, FALSE, sizeof(StGrave));
   st_handover_init(p);
   guint64 tsc = __rdtsc();
   gint64 begin = g_get_monotonic_time();

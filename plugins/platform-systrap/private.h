@@ -8,6 +8,7 @@
  *   aspace.c    address spaces: applying the queue of mapping operations, clone, recycling
  *   exec.c      threads of execution: run, registers, extended state, kick
  *   handover.c  waiting for a guest thread and waking it; where both run; spinning
+ *   watch.c     threads that do not answer kicks
  *   trap.c      what a posted trap means
  *   rewrite.c   hot system calls become jumps to trampolines
  *   stub.S, stub.c, stub.h   the code in the guest's address space, and the contract with it
@@ -56,6 +57,7 @@ typedef struct {
 
 typedef struct {
   pid_t pid;  /* as this process sees it */
+  int pidfd;  /* the same, or -1: the number may come to mean another process when this one has died */
   int sock;   /* our end */
   guint page; /* number of its order page */
   StOrders *orders;
@@ -64,6 +66,7 @@ typedef struct {
   guint nordered;  /* orders of the batch being written */
   guint stale_fds; /* sent, and not fetched by a batch that broke off */
   gboolean alone;  /* it still lacks a pid: the first answer brings it */
+  guint drained;   /* kicks that it has certainly sent: those before a batch that has ended */
   GMutex kick_lock;
 } StMapper;
 
@@ -79,10 +82,20 @@ typedef struct {
   pid_t host_tid; /* as this process sees it; 0: not looked up yet, -1: unknown */
 } StThread;
 
+typedef struct _StExec StExec;
+typedef struct _StFamily StFamily;
+
 typedef struct {
   StMapper *mapper;
   StThread *thread;
 } StSpare;
+
+/* What a killed process may use until it has ended. */
+typedef struct {
+  StMapper *mapper;
+  GPtrArray *threads; /* StThread */
+  StFamily *family;   /* or NULL */
+} StGrave;
 
 typedef struct {
   TesPlatform base;
@@ -105,10 +118,8 @@ typedef struct {
   StNumbers pages, slots, families;
   StSpare spares[ST_SPARES];
   guint nspares;
+  GArray *graves; /* StGrave */
 } StPlatform;
-
-typedef struct _StExec StExec;
-typedef struct _StFamily StFamily;
 
 typedef struct {
   guint64 word; /* instruction pointer << 16 | traps */
@@ -120,9 +131,12 @@ typedef struct {
   StMapper *mapper;
   GMutex lock; /* guards what follows */
   MapQueue queue;
-  guint strict;     /* > 0: a queued mapping was lost; apply at once, so that the caller sees the error */
-  GPtrArray *execs; /* StExec, all */
-  GPtrArray *idle;  /* StThread without an exec, waiting; the last is used first */
+  guint strict;      /* > 0: a queued mapping was lost; apply at once, so that the caller sees the error */
+  GPtrArray *execs;  /* StExec, all */
+  GPtrArray *idle;   /* StThread without an exec, waiting, or so it says; the last is used first */
+  GPtrArray *unborn; /* StThread that the host refused to make, whose slots may be mapped: for the next */
+  gboolean empty;    /* nothing is mapped, nothing has been asked for since the last exec went */
+  gint ran;          /* a thread has run guest code: whether one waits cannot be known any more */
   StNumbers places;
   gint nexecs;          /* length of execs, for anyone */
   gint dead;            /* the stub is gone or going: its pid means nothing any more */
@@ -135,7 +149,9 @@ struct _StExec {
   StThread *thread;
   gint in_guest; /* the guest thread runs guest code, or is about to */
   gint attn;     /* a kick; set before in_guest is looked at, looked at after in_guest is set */
-  gint kicked;   /* a kick was sent and no trap was seen since */
+  /* watch.c: of the kick that has not been answered; under kick_lock */
+  gint64 first_kick, last_look, first_cpu;
+  guint32 kick_seq;
   gboolean bound;
   gboolean stopped;    /* the last trap is known: `kind`, `frame`, `trap_*` are valid */
   gboolean syscall;    /* it was a system call */
@@ -175,6 +191,12 @@ gboolean st_number_take(StNumbers *, guint *out);
 void st_number_give(StNumbers *, guint n);
 StMapper *st_mapper_new(StPlatform *, int *theirs); /* NULL with errno; `theirs` is for the new process */
 void st_mapper_free(StPlatform *, StMapper *);      /* the process is gone, or never was */
+void st_mapper_kill(const StMapper *);
+gboolean st_mapper_gone(const StMapper *,
+                        int ms); /* waits so long for its end: no thread of it runs any more */
+/* Kills, and frees all when the process is gone: until then it has the pages. Takes threads (an array of its own) and family. */
+void st_bury(StPlatform *, StMapper *, GPtrArray *threads, StFamily *family);
+void st_sweep(StPlatform *, int ms); /* frees what has ended; waits so long for the oldest */
 void st_order(StMapper *, guint nr, guint flags, const gulong args[6]);
 /* Before a batch: where it will run, what must be cleaned up. */
 void st_begin(StPlatform *, StMapper *);
@@ -185,7 +207,8 @@ int st_batch(StMapper *, guint *failed, pid_t *tids, guint ntids);
 gboolean st_alive(const StMapper *);
 int st_send_fd(StMapper *, int fd); /* and an order to receive it as ST_FD_IN */
 void st_close_fd(StMapper *);       /* an order to close it */
-void st_kick(StMapper *, pid_t tid);
+gboolean st_kick(StMapper *,
+                 pid_t tid); /* FALSE: there are too many kicks on their way; a batch makes room */
 StThread *st_thread_new(StPlatform *, guint place); /* NULL: too many. Not in the host yet */
 void st_order_thread(StMapper *, const StThread *); /* maps its slot, makes it */
 void st_thread_free(StPlatform *, StThread *);      /* it is gone */
@@ -195,6 +218,8 @@ TesAspace *st_aspace_new(TesPlatform *, GError **);
 int st_drain(StAspace *, guint first); /* under the lock */
 void st_mark_dead(StAspace *);         /* under the lock */
 void st_kill(StAspace *);              /* under the lock */
+void st_kick_thread(StAspace *, const StThread *);
+void st_empty(StAspace *); /* under the lock: the last exec has gone */
 void st_spares_free(StPlatform *);
 
 /* exec.c */
@@ -206,12 +231,17 @@ void st_handover_init(StPlatform *);
 void st_handover_calibrate(StPlatform *, guint64 cycles,
                            gint64 ns); /* what the time stamp counter did meanwhile */
 void st_answer(StExec *, guint32 flags);
+long st_futex(const void *at, int op, guint32 value, const struct timespec *limit);
 gboolean st_wait_post(StExec *,
                       guint limit); /* FALSE: the stub died, or the limit (seconds, 0: none) has passed */
 gboolean st_guest_round(StExec *);  /* after the answer: waits for the next trap */
 void st_against_spinning(StExec *); /* something dear happened that is cheaper on one CPU */
 void st_gather(void);               /* a child's threads begin where this one is: on its guest's CPU, then */
 void st_exec_wake(StExec *);        /* its thread looks again: the stub is dead */
+
+/* watch.c */
+void st_insist(
+    StExec *); /* a kick has been sent, perhaps not for the first time. Any thread; does not wait */
 
 /* trap.c. FALSE: what was posted cannot be; the stub must die. */
 gboolean st_decode(StExec *, TesTrap *out);

@@ -337,6 +337,8 @@ global handler
   mov %rdx, %rbp
   cmp $ST_KICK_SIGNAL, %edi
   jne 1f
+  testl $ST_RESET, ST_I_FLAGS(%rbx)
+  jnz reset
   mov %rdx, %rdi
   mov %rbx, %rsi
   call tes_st_kicked             /* the ucontext to leave by, or 0: a trap like any other */
@@ -384,6 +386,37 @@ global iretq
   iretq
 global restorer                  /* sa_restorer must be something */
   ud2
+
+  /* The stub gets a new address space. This thread can do nothing any more but say so, by posting the answers that it sees; once
+   * ST_RESET is gone it is a new thread. No memory is believed but the slot's first page. rbx: the slot. */
+reset:
+  mov ST_I_ANSWER(%rbx), %r12d
+  testl $ST_RESET, ST_I_FLAGS(%rbx)
+  jz reset_done
+  mov %r12d, ST_S_POST(%rbx)
+  mov $SYS_FUTEX, %eax
+  lea ST_S_POST(%rbx), %rdi
+  mov $1, %esi                   /* FUTEX_WAKE */
+  mov $0x7fffffff, %edx
+  lea 1f(%rip), %r15
+  jmp guest_syscall
+1:
+  mov $SYS_FUTEX, %eax
+  mov %rbx, %rdi
+  xor %esi, %esi                 /* FUTEX_WAIT */
+  mov %r12d, %edx
+  xor %r10d, %r10d
+  lea reset(%rip), %r15
+  jmp guest_syscall
+reset_done:
+  wrgsbase %rbx
+  xor %ecx, %ecx
+  wrfsbase %rcx
+  lea ST_SLOT_SIZE(%rbx), %rsp
+  .irp r, ebx, edx, esi, edi, ebp, r8d, r9d, r10d, r11d, r12d, r13d, r14d
+  xor %\r, %\r
+  .endr
+  jmp tes_st_reframe
 
   /* ---- Rewritten calls. eax: number, rcx: where to go on. The trampoline came here without touching anything else: only
    * rcx and r11 are free, there is no stack, gs is the slot ---- */

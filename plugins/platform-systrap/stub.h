@@ -73,6 +73,7 @@
 #define ST_FACT_CALLS 384
 /* Offsets in StIn. */
 #define ST_I_ANSWER 0
+#define ST_I_FLAGS 4
 #define ST_I_RESULT 16
 #define ST_I_ALTSTACK 40
 #define ST_I_FACTS 64
@@ -91,6 +92,7 @@
 #define ST_LOAD_FS 1 /* fs_base is to be loaded */
 #define ST_LOAD_GS 2
 #define ST_REFRAME 4 /* trap again, with a signal frame, instead of returning from a direct call */
+#define ST_RESET 8   /* a kick makes it a new thread, whatever it was doing */
 /* StOut.kind */
 #define ST_FRAME 0  /* a signal frame: `frame` is its ucontext */
 #define ST_DIRECT 1 /* a rewritten call: registers in `regs` */

@@ -9,6 +9,7 @@
 #include <fcntl.h>
 #include <linux/capability.h>
 #include <linux/filter.h>
+#include <linux/membarrier.h>
 #include <linux/seccomp.h>
 #include <signal.h>
 #include <string.h>
@@ -92,6 +93,7 @@ static void write_first_orders(StMapper *m, gboolean main_thread) {
          (gulong)-1);
   for (guint i = 0; i < G_N_ELEMENTS(signals); i++)
     order5(m, SYS_rt_sigaction, (gulong)signals[i], data_at, 0, 8, 0);
+  st_order(m, SYS_membarrier, ST_F_MAYFAIL, (const gulong[6]){MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED});
   /* SPEC_ALLOW: old kernels slow a filtered process down, in the belief that it is a browser. */
   order5(m, SYS_seccomp, SECCOMP_SET_MODE_FILTER, SECCOMP_FILTER_FLAG_SPEC_ALLOW, ST_SHARED + SHARED_PROCESS,
          0, 0);
