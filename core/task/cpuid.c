@@ -126,8 +126,8 @@ const TesCpuidTable *tes_cpuid_table(TesKernel *k) { return k->cpuid ? ((Cpuid *
 /* Reading gives the program's own bytes: a CLI that it has itself is no CPUID. */
 gboolean tes_task_cpuid(TesTask *t) {
   guint8 code[2];
-  if (t->trap.signo != SIGSEGV || t->trap.code != SI_KERNEL || !t->kernel->cpuid || tes_mm_copy_in(t->mm, code, t->trap.ip, 2) != 2 ||
-      code[0] != 0x0f || code[1] != 0xa2)
+  if (t->trap.signo != SIGSEGV || t->trap.code != SI_KERNEL || !t->kernel->cpuid ||
+      tes_mm_copy_in(t->mm, code, t->trap.ip, 2) != 2 || code[0] != 0x0f || code[1] != 0xa2)
     return FALSE;
   guint32 r[4];
   TesRegs *regs = t->exec->ops->regs(t->exec, TRUE);

@@ -271,8 +271,8 @@ struct _TesKernel {
   TesMapSource *vdso_source; /* core/vdso: image, then parameter page */
   gpointer vdso_params;      /* kernel's view of the parameter page */
   gsize vdso_pages, vdso_param_offset;
-  gpointer cpuid;       /* core/task/cpuid.c; NULL: CPUID is the host's */
-  gpointer cpuid_files; /* core/mm/cpuid-sites.c; NULL: code of files is not searched for CPUID */
+  gpointer cpuid;        /* core/task/cpuid.c; NULL: CPUID is the host's */
+  gpointer cpuid_files;  /* core/mm/cpuid-sites.c; NULL: code of files is not searched for CPUID */
   gpointer timers;       /* core/time/timer.c */
   gpointer futexes;      /* core/task/futex.c: root futex manager (X8) */
   gpointer unimpl;       /* core/trace/unimpl.c */

@@ -42,8 +42,8 @@ typedef struct {
   int tx[STUB_POOL]; /* descriptors for stubs are sent here ... */
   int rx[STUB_POOL]; /* ... and taken back here when a stub did not fetch them */
   gint pool_busy[STUB_POOL];
-  GMutex pool_lock;   /* waits for a free socket */
-  cpu_set_t allowed;  /* CPUs at open */
+  GMutex pool_lock;  /* waits for a free socket */
+  cpu_set_t allowed; /* CPUs at open */
   PairOps pairs;
   void *xinit;        /* initial extended state, xstate_size bytes */
   GMutex lock;        /* guards what follows, and conversations with the zygote */

@@ -5,7 +5,6 @@
  * While a guest makes system calls in quick succession and a CPU is idle, the task's thread moves there and both
  * spin: some 0.4 us, one busy CPU more. It goes back as soon as that does not pay: when the guest computes for long
  * between calls, when its calls wait, when another guest wants to run. */
-#include <dirent.h>
 #include <errno.h>
 #include <linux/futex.h>
 #include <stdio.h>
@@ -246,13 +245,11 @@ static pid_t host_tid(StExec *e) {
     return t->host_tid;
   t->host_tid = -1;
   g_snprintf(path, sizeof path, "/proc/%d/task", pid);
-  DIR *d = opendir(path);
-  struct dirent *entry;
-  for (guint i = 0; d && i < LOOKUPS_MAX && t->host_tid < 0 && (entry = readdir(d)); i++)
-    if (g_ascii_isdigit(entry->d_name[0]) && inner_tid(pid, entry->d_name) == t->tid)
-      t->host_tid = atoi(entry->d_name);
-  if (d)
-    closedir(d);
+  g_autoptr(GDir) d = g_dir_open(path, 0, NULL);
+  const char *name;
+  for (guint i = 0; d && i < LOOKUPS_MAX && t->host_tid < 0 && (name = g_dir_read_name(d)); i++)
+    if (inner_tid(pid, name) == t->tid)
+      t->host_tid = atoi(name);
   return t->host_tid;
 }
 

@@ -188,7 +188,7 @@ guint st_filter_guest(void *out, gsize size);
 /* mapper.c. Results: 0 or -errno; -ESRCH: the process is gone. */
 void st_numbers_init(StNumbers *, guint max);
 gboolean st_number_take(StNumbers *, guint *out);
-void st_number_give(StNumbers *, guint n);
+void st_number_give(StNumbers *, guint number);
 StMapper *st_mapper_new(StPlatform *, int *theirs); /* NULL with errno; `theirs` is for the new process */
 void st_mapper_free(StPlatform *, StMapper *);      /* the process is gone, or never was */
 void st_mapper_kill(const StMapper *);

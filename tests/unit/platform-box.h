@@ -46,8 +46,7 @@ typedef struct {
 #define CODE_BYTES(...) (const guint8[]){__VA_ARGS__}, sizeof((const guint8[]){__VA_ARGS__})
 
 static G_GNUC_UNUSED void box_map(Box *b) {
-  g_assert_cmpint(APPLY(b->as, MAP(CODE, 1, R_X, b->fd, 0),
-                        MAP(DATA, PAGES - 1, R_W, b->fd, TES_PAGE_SIZE)),
+  g_assert_cmpint(APPLY(b->as, MAP(CODE, 1, R_X, b->fd, 0), MAP(DATA, PAGES - 1, R_W, b->fd, TES_PAGE_SIZE)),
                   ==, 0);
 }
 

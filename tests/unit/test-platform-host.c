@@ -296,7 +296,8 @@ static void test_no_leaks(void) {
     run(&boxes[0]);
     box_free(&boxes[0]);
   }
-  for (int i = 0; i < 500 && count_fds() > fds + 8; i++) { /* what a dying stub needs is kept until it is dead */
+  for (int i = 0; i < 500 && count_fds() > fds + 8;
+       i++) { /* what a dying stub needs is kept until it is dead */
     g_usleep(10000);
     box_new(&boxes[0], SYSCALL_LOOP);
     box_free(&boxes[0]);

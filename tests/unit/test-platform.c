@@ -287,8 +287,8 @@ static void watch(Watchdog *w, TesExec *exec) {
 static gboolean jump(Box *b, gulong at) {
   TesRegs *r = b->exec->ops->regs(b->exec, TRUE);
   for (guint i = 0; i < N_GENERAL; i++)
-    *general(r, i) = g_random_boolean() ? (gulong)g_random_int() << 16
-                                        : platform->max_addr + g_random_int_range(0, 12288);
+    *general(r, i) =
+        g_random_boolean() ? (gulong)g_random_int() << 16 : platform->max_addr + g_random_int_range(0, 12288);
   r->rbx = platform->max_addr + TES_PAGE_SIZE;
   if (at % 5 == 0)
     r->rax = (gulong)g_random_int_range(0, 300);
