@@ -86,6 +86,12 @@ static gboolean is_secure(const TesStackArgs *a) {
   return a->euid != a->cred->uid || a->egid != a->cred->gid;
 }
 
+/* Where call sites are rewritten a program must leave %gs to arch_prctl(2), which the kernel sees: it is not told that it could
+ * use the instruction. */
+static gulong hwcap2(const TesStackArgs *a) {
+  return TES_HAS(tes_mm_aspace(a->mm)->ops, rewrite) ? 0 : getauxval(AT_HWCAP2) & HWCAP2_FSGSBASE;
+}
+
 /* The vector in Linux's order, the operator's entries (X5) last; ends with AT_NULL. */
 static GArray *make_auxv(const TesStackArgs *a, gulong execfn, gulong platform, gulong random) {
   GArray *v = g_array_sized_new(FALSE, FALSE, sizeof(gulong), 64);
@@ -108,7 +114,7 @@ static GArray *make_auxv(const TesStackArgs *a, gulong execfn, gulong platform, 
   add_words(v, AT_EGID, a->egid);
   add_words(v, AT_SECURE, is_secure(a));
   add_words(v, AT_RANDOM, random);
-  add_words(v, AT_HWCAP2, getauxval(AT_HWCAP2) & HWCAP2_FSGSBASE);
+  add_words(v, AT_HWCAP2, hwcap2(a));
   add_words(v, AT_EXECFN, execfn);
   add_words(v, AT_PLATFORM, platform);
   for (guint i = 0; i < a->kernel->n_extra_auxv; i++)

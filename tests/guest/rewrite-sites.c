@@ -55,6 +55,9 @@ TEST(shapes) {
     for (int i = 0; i < HOT; i++)
       if (!CHECK_EQ(call(shapes[k].start, SYS_getppid), getppid()))
         break;
+  CHECK_EQ(call(cmp_ppid, SYS_getpgrp), getpgrp());
+  CHECK_EQ(call(bare_ppid, SYS_getpgrp), getpgrp());
+  CHECK_EQ(call(r8_ppid, SYS_getpgrp), getpgrp());
 }
 
 /* The comparison behind the call is made, whatever the result. */
