@@ -48,6 +48,12 @@ struct _StFamily {
 
 /* ---- Hot sites ---- */
 
+/* Calls that end with other registers, or hand out all of them, need a signal frame: rewriting them would add to that. */
+static gboolean needs_frame(gulong nr) {
+  return (nr >= SYS_clone && nr <= SYS_execve) || nr == SYS_clone3 || nr == SYS_execveat ||
+         nr == SYS_rt_sigreturn;
+}
+
 /* A word of the table: ip, and the traps counted, of which bits are lost when threads race. */
 gboolean st_hot(StAspace *as, gulong ip, gulong nr) {
   StHeat *h = &as->heat[(ip ^ ip >> 7) % ST_HEAT];
@@ -58,7 +64,7 @@ gboolean st_hot(StAspace *as, gulong ip, gulong nr) {
     return FALSE;
   n++;
   __atomic_store_n(&h->word, (guint64)ip << 16 | n, __ATOMIC_RELAXED);
-  if (G_LIKELY(n < HOT || n & (n - 1)))
+  if (G_LIKELY(n < HOT || n & (n - 1)) || needs_frame(nr))
     return FALSE;
   __atomic_store_n(&h->nr, (guint32)nr, __ATOMIC_RELAXED);
   return TRUE;
