@@ -39,8 +39,8 @@ void st_kill(StAspace *as) {
 }
 
 /* Not under the lock. */
-void st_kick_thread(StAspace *as, const StThread *t) {
-  for (guint i = 0; i < 100 && !g_atomic_int_get(&as->dead) && !st_kick(as->mapper, t->tid); i++) {
+void st_kick_thread(StAspace *as, StThread *t) {
+  for (guint i = 0; i < 100 && !g_atomic_int_get(&as->dead) && !st_kick(as->mapper, t); i++) {
     g_mutex_lock(&as->lock);
     st_begin(ST_PLATFORM(as), as->mapper);
     if (!as->dead && st_batch(as->mapper, NULL, NULL, 0) < 0)

@@ -221,8 +221,8 @@ static int exec_xstate_set(TesExec *base, const void *buf, gsize n) {
 
 static void exec_kick(TesExec *base) {
   StExec *e = (StExec *)base;
-  g_atomic_int_set(&e->attn, 1);
-  if (g_atomic_int_get(&e->in_guest)) {
+  /* Where it was set, whoever set it, or run(), sees to the signal. */
+  if (__atomic_exchange_n(&e->attn, 1, __ATOMIC_SEQ_CST) == 0 && g_atomic_int_get(&e->in_guest)) {
     send_kick(e);
     st_insist(e);
   }

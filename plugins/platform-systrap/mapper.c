@@ -181,10 +181,11 @@ int st_send_fd(StMapper *m, int fd) {
   return 0;
 }
 
-static void ring(StMapper *m) {
+/* TRUE: the mapper slept, so that it had done what it was told before. (Or a guest thread waited on this word, to its own
+ * harm.) */
+static gboolean ring(StMapper *m) {
   __atomic_add_fetch(&m->orders->bell, 1, __ATOMIC_SEQ_CST);
-  /* All: a guest thread may wait on this word too. */
-  syscall(SYS_futex, &m->orders->bell, FUTEX_WAKE, INT_MAX, NULL, NULL, 0);
+  return syscall(SYS_futex, &m->orders->bell, FUTEX_WAKE, INT_MAX, NULL, NULL, 0) > 0;
 }
 
 void st_ring(StMapper *m) {
@@ -263,18 +264,27 @@ int st_batch(StMapper *m, guint *failed, pid_t *tids, guint ntids) {
   return r;
 }
 
-gboolean st_kick(StMapper *m, pid_t tid) {
+/* A mapper that is stopped, or waits for a CPU, must not send all that it missed at once: each kick takes a frame on the
+ * thread's signal stack, and the host kills a process whose signal stack overflows. So a thread has two kicks on their way at
+ * most; what is left out comes with a later tick. */
+gboolean st_kick(StMapper *m, StThread *t) {
+  gboolean room, enough, slept;
   g_mutex_lock(&m->kick_lock);
-  gboolean room = m->orders->kicks - __atomic_load_n(&m->drained, __ATOMIC_RELAXED) < ST_RING;
-  if (!room) {
-    g_mutex_unlock(&m->kick_lock);
-    return FALSE;
-  }
-  m->orders->ring[m->orders->kicks % ST_RING] = (guint32)tid;
-  __atomic_add_fetch(&m->orders->kicks, 1, __ATOMIC_SEQ_CST);
+  do {
+    guint kicks = m->orders->kicks, unsent = kicks - __atomic_load_n(&m->drained, __ATOMIC_RELAXED);
+    room = unsent < ST_RING;
+    enough = kicks - t->kicks[0] < unsent;
+    if (room && !enough) {
+      m->orders->ring[kicks % ST_RING] = (guint32)t->tid;
+      t->kicks[0] = t->kicks[1];
+      t->kicks[1] = __atomic_add_fetch(&m->orders->kicks, 1, __ATOMIC_SEQ_CST);
+    }
+    slept = ring(m);
+    if (slept)
+      __atomic_store_n(&m->drained, kicks, __ATOMIC_RELAXED);
+  } while (slept && (enough || !room));
   g_mutex_unlock(&m->kick_lock);
-  ring(m);
-  return TRUE;
+  return room || enough;
 }
 
 StThread *st_thread_new(StPlatform *p, guint place) {

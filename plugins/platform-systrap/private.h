@@ -80,6 +80,7 @@ typedef struct {
   guint32 seq;    /* traps answered */
   int cpu;        /* where it is pinned, or -1 */
   pid_t host_tid; /* as this process sees it; 0: not looked up yet, -1: unknown */
+  guint kicks[2]; /* under the mapper's kick_lock: StOrders.kicks after the last two kicks, the last in [1] */
 } StThread;
 
 typedef struct _StExec StExec;
@@ -205,10 +206,9 @@ void st_ring(StMapper *); /* the batch is written */
 int st_wait(StMapper *, guint *failed, pid_t *tids, guint ntids);
 int st_batch(StMapper *, guint *failed, pid_t *tids, guint ntids);
 gboolean st_alive(const StMapper *);
-int st_send_fd(StMapper *, int fd); /* and an order to receive it as ST_FD_IN */
-void st_close_fd(StMapper *);       /* an order to close it */
-gboolean st_kick(StMapper *,
-                 pid_t tid); /* FALSE: there are too many kicks on their way; a batch makes room */
+int st_send_fd(StMapper *, int fd);       /* and an order to receive it as ST_FD_IN */
+void st_close_fd(StMapper *);             /* an order to close it */
+gboolean st_kick(StMapper *, StThread *); /* FALSE: too many kicks are on their way; a batch makes room */
 StThread *st_thread_new(StPlatform *, guint place); /* NULL: too many. Not in the host yet */
 void st_order_thread(StMapper *, const StThread *); /* maps its slot, makes it */
 void st_thread_free(StPlatform *, StThread *);      /* it is gone */
@@ -218,7 +218,7 @@ TesAspace *st_aspace_new(TesPlatform *, GError **);
 int st_drain(StAspace *, guint first); /* under the lock */
 void st_mark_dead(StAspace *);         /* under the lock */
 void st_kill(StAspace *);              /* under the lock */
-void st_kick_thread(StAspace *, const StThread *);
+void st_kick_thread(StAspace *, StThread *);
 void st_empty(StAspace *); /* under the lock: the last exec has gone */
 void st_spares_free(StPlatform *);
 
