@@ -25,9 +25,9 @@ typedef struct {
 } PairOps;
 
 typedef struct {
-  GMutex lock; /* guards pinned, and changes of affinity */
-  int pinned;  /* CPU of both threads, or -1 */
-  guint traps; /* written by the owner, read by pair_tick() */
+  GMutex lock;                    /* guards pinned, and changes of affinity */
+  int pinned;                     /* CPU of both threads, or -1 */
+  guint traps;                    /* written by the owner, read by pair_tick() */
   guint tick_traps, quiet_ticks;  /* pair_tick()'s */
   guint64 enter_tsc, trap_tsc;    /* last entry, last trap */
   guint64 guest_tsc;              /* cycles in run() since the window began */
@@ -43,4 +43,5 @@ void pair_start(Pair *, const PairOps *, gpointer exec); /* before the first run
 void pair_enter(Pair *);
 void pair_trap(Pair *, const PairOps *, gpointer exec);
 guint pair_tick(Pair *, const PairOps *, gpointer exec); /* ticks without a trap so far */
-void pair_free(Pair *, const PairOps *); /* the task's thread may go on to something else; any, if never started */
+void pair_free(Pair *,
+               const PairOps *); /* the task's thread may go on to something else; any, if never started */

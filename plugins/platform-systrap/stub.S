@@ -365,7 +365,8 @@ restore:                         /* rax: ucontext. On user space's own: rt_sigre
   pushq $0x2b
   push 160(%rdi)                 /* rsp */
   push 176(%rdi)                 /* eflags */
-  pushq $0x33
+  movzwl 184(%rdi), %eax         /* cs: one of user space, or iretq faults */
+  push %rax
   push 168(%rdi)                 /* rip */
   mov 40(%rdi), %r8
   mov 48(%rdi), %r9

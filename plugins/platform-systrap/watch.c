@@ -9,17 +9,16 @@
  * stopped process), is left alone.
  *
  * StMapper.kick_lock guards the words in StExec; nothing here waits for another thread. */
-#include <dirent.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <tessera/kernel.h>
 #include "private.h"
 
-#define PATIENCE (3 * G_TIME_SPAN_SECOND)
+#define PATIENCE (2 * G_TIME_SPAN_SECOND)
 #define BLIND_PATIENCE (60 * G_TIME_SPAN_SECOND)  /* where /proc does not tell */
 #define PER_THREAD (10 * G_TIME_SPAN_MILLISECOND) /* more, for each thread that could be before it */
-#define CPU_LIMIT 2000000000                      /* ns */
+#define CPU_LIMIT 500000000                       /* ns */
 #define TASKS_MAX 4096
 
 typedef struct {
@@ -58,13 +57,11 @@ static Look look_at(const StMapper *m, const StThread *t) {
   Look look = {0, 0};
   char path[64];
   g_snprintf(path, sizeof path, "/proc/%d/task", m->pid);
-  DIR *d = opendir(path);
-  struct dirent *entry;
-  for (guint i = 0; d && i < TASKS_MAX && !look.state && (entry = readdir(d)); i++)
-    if (g_ascii_isdigit(entry->d_name[0]) && (look.state = state_of(m->pid, entry->d_name, t->tid)))
-      look.cpu = cpu_of(m->pid, entry->d_name);
-  if (d)
-    closedir(d);
+  g_autoptr(GDir) d = g_dir_open(path, 0, NULL);
+  const char *name;
+  for (guint i = 0; d && i < TASKS_MAX && !look.state && (name = g_dir_read_name(d)); i++)
+    if ((look.state = state_of(m->pid, name, t->tid)))
+      look.cpu = cpu_of(m->pid, name);
   return look;
 }
 

@@ -272,6 +272,9 @@ static gpointer watchdog_thread(gpointer data) {
     g_mutex_lock(&w->lock);
     if (w->exec)
       w->exec->ops->kick(w->exec);
+    if (w->exec &&
+        TES_HAS(w->exec->ops, tick)) /* as the core does: a kick that is not answered is followed up */
+      w->exec->ops->tick(w->exec);
     g_mutex_unlock(&w->lock);
   }
   return NULL;
