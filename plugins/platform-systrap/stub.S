@@ -339,11 +339,26 @@ global handler
   jne 1f
   testl $ST_RESET, ST_I_FLAGS(%rbx)
   jnz reset
+  mov 160(%rdx), %rax            /* rsp: in the handling of another signal? */
+  sub %rbx, %rax
+  sub $ST_STACK, %rax
+  cmp $ST_STACK_SIZE - ST_DIRECT_STACK, %rax
+  jb 2f
+  mov %rdx, ST_S_KICK_FRAME(%rbx)
+2:
   mov %rdx, %rdi
   mov %rbx, %rsi
   call tes_st_kicked             /* the ucontext to leave by, or 0: a trap like any other */
   test %rax, %rax
-  jnz restore
+  jz 1f
+  btr $0, %rax
+  jnc restore
+  lea -128(%rax), %rsp           /* with bit 0: to trap with. What was on top of it is over */
+  and $-16, %rsp
+  mov %rax, %rdi
+  mov %rbx, %rsi
+  call tes_st_again
+  jmp restore
 1:
   mov ST_I_ANSWER(%rbx), %eax
   inc %eax

@@ -23,11 +23,13 @@
 #define SIGSEGV_ 11
 #define TABLE_JUMP 0x2524ff     /* the windows of rewritten calls (rewrite.c): ff 24 25 */
 #define TABLE_JUMP_CMP 0xe524ff /* ff 24 e5 */
-#define MIDDLE 0x0006           /* the bytes in the place of the call */
+#define AGAIN 1UL
+#define MIDDLE 0x0006 /* the bytes in the place of the call */
 
 /* Called by stub.S. */
 StFrame *tes_st_trapped(StFrame *, volatile StIn *);
 StFrame *tes_st_kicked(StFrame *, volatile StIn *);
+StFrame *tes_st_again(StFrame *, volatile StIn *);
 void tes_st_called(volatile StIn *);
 
 long tes_st_host_call(long nr, const void *a, long b, long c) ST_HIDDEN;
@@ -131,6 +133,7 @@ INLINE int into_trampoline(StContext *c) {
 INLINE StFrame *trap_again(volatile StIn *in, volatile StOut *out, StFrame *f) {
   uint32_t n = in->answer + 1;
   out->frame = (uintptr_t)f;
+  out->entering = n; /* from here on kicks wait */
   out->fs_base = rdfs();
   out->gs_base = rdgs();
   out->kind = ST_KICKED;
@@ -213,12 +216,23 @@ STUB StFrame *tes_st_kicked(StFrame *f, volatile StIn *in) {
     out->pending = 1;
     return f;
   }
-  if (!out->frame)
+  if (out->kind == ST_DIRECT)
+    f = (StFrame *)(uintptr_t)
+            out->kick_frame; /* of this one, or of one that it interrupts: extended state is there */
+  else if (!out->frame)
     return f;
+  else
+    f = (StFrame *)(uintptr_t)out->frame;
+  return (StFrame *)((uintptr_t)f | AGAIN);
+}
+
+/* On a stack that ends below `f`, whatever was stacked before: kicks that come again and again take no more room. One that
+ * comes before the post takes the place of this. */
+STUB StFrame *tes_st_again(StFrame *f, volatile StIn *in) {
+  volatile StOut *out = (volatile StOut *)((uintptr_t)in + ST_OUT);
   if (out->kind != ST_LOCAL)
     load_bases(in);
-  if (out->kind != ST_DIRECT)
-    return trap_again(in, out, (StFrame *)(uintptr_t)out->frame);
-  unwind_direct(&f->c, in, out);
+  if (out->kind == ST_DIRECT)
+    unwind_direct(&f->c, in, out);
   return trap_again(in, out, f);
 }

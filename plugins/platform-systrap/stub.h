@@ -86,7 +86,9 @@
 #define ST_S_PENDING (ST_OUT + 132)
 #define ST_S_FLAGS (ST_OUT + 136)
 #define ST_S_FS_BASE (ST_OUT + 208)
-#define ST_NR_LARGE 0xffff /* a larger number: see the register */
+#define ST_S_KICK_FRAME (ST_OUT + 224)
+#define ST_DIRECT_STACK 512 /* what a direct call uses of the signal stack, at most: less than any frame */
+#define ST_NR_LARGE 0xffff  /* a larger number: see the register */
 
 /* StIn.flags */
 #define ST_LOAD_FS 1 /* fs_base is to be loaded */
@@ -168,6 +170,7 @@ typedef struct {
   uint32_t pad2;
   uint64_t frame;
   uint64_t fs_base, gs_base;
+  uint64_t kick_frame; /* of the last kick that did not interrupt the handling of a signal */
 } StOut;
 
 /* As TesCpuidTable. */
@@ -204,6 +207,7 @@ _Static_assert(offsetof(StIn, result) == ST_I_RESULT && offsetof(StIn, altstack)
 _Static_assert(offsetof(StIn, facts) == ST_I_FACTS && offsetof(StIn, fact_of) == ST_I_FACT_OF, "");
 _Static_assert(offsetof(StOut, entering) + ST_OUT == ST_S_ENTERING, "");
 _Static_assert(offsetof(StOut, pending) + ST_OUT == ST_S_PENDING, "");
+_Static_assert(offsetof(StOut, kick_frame) + ST_OUT == ST_S_KICK_FRAME, "");
 _Static_assert(offsetof(StOut, flags) + ST_OUT == ST_S_FLAGS, "");
 _Static_assert(offsetof(StOut, regs) + ST_OUT == ST_S_REG(0), "");
 _Static_assert(offsetof(StOut, kind) + ST_OUT == ST_S_KIND && offsetof(StOut, regs[ST_RAX]) == 64, "");
