@@ -93,3 +93,24 @@ static inline void rule_arg(Filter *f, guint32 number, guint n, gulong value) {
   load_nr(f);
   end_if(f, nr);
 }
+
+/* Allowed when argument 0 is an address below `end`. */
+static inline void rule_below(Filter *f, guint32 number, gulong end) {
+  guint nr = begin_if(f, number);
+  need_address(f, 0, end, FALSE);
+  allow(f);
+  end_if(f, nr);
+}
+
+/* Allowed when the low half of argument 0 is one of `values`. */
+static inline void rule_one_of(Filter *f, guint32 number, const guint32 *values, guint n) {
+  guint nr = begin_if(f, number);
+  load_arg(f, 0, FALSE);
+  for (guint i = 0; i < n; i++) {
+    guint same = begin_if(f, values[i]);
+    allow(f);
+    end_if(f, same);
+  }
+  trap(f);
+  end_if(f, nr);
+}

@@ -34,38 +34,19 @@ static void rule_mmap(Filter *f) {
   end_if(f, nr);
 }
 
-static void rule_clone(Filter *f) {
-  const guint32 flags[] = {PT_CLONE_THREAD, PT_CLONE_PROCESS, SIGCHLD};
-  guint nr = begin_if(f, SYS_clone);
-  load_arg(f, 0, FALSE);
-  for (guint i = 0; i < G_N_ELEMENTS(flags); i++) {
-    guint same = begin_if(f, flags[i]);
-    allow(f);
-    end_if(f, same);
-  }
-  trap(f);
-  end_if(f, nr);
-}
-
-static void rule_guest_address(Filter *f, guint32 number) {
-  guint nr = begin_if(f, number);
-  need_guest_address(f);
-  allow(f);
-  end_if(f, nr);
-}
-
 guint pt_filter(void *out, gsize size) {
+  const guint32 clones[] = {PT_CLONE_THREAD, PT_CLONE_PROCESS, SIGCHLD};
   Filter f = {out, 0, (guint)(size / sizeof(struct sock_filter))};
   load(&f, G_STRUCT_OFFSET(struct seccomp_data, arch));
   need(&f, AUDIT_ARCH_X86_64);
   need_64(&f, G_STRUCT_OFFSET(struct seccomp_data, instruction_pointer), STUB_AT(tes_ptrace_stub_syscalled));
   load_nr(&f);
   rule_mmap(&f);
-  rule_guest_address(&f, SYS_munmap);
-  rule_guest_address(&f, SYS_mprotect);
+  rule_below(&f, SYS_munmap, STUB_BASE);
+  rule_below(&f, SYS_mprotect, STUB_BASE);
   rule_arg(&f, SYS_recvmsg, 1, STUB_AT(tes_ptrace_stub_msghdr));
   rule_arg(&f, SYS_close, 0, STUB_FD_IN);
-  rule_clone(&f);
+  rule_one_of(&f, SYS_clone, clones, G_N_ELEMENTS(clones));
   rule_arg(&f, SYS_read, 0, STUB_FD_LIFE);
   rule_arg(&f, SYS_read, 0, STUB_FD_CTL);
   rule_arg(&f, SYS_sendto, 0, STUB_FD_CTL);

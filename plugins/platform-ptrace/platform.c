@@ -23,12 +23,11 @@
 #include <sys/wait.h>
 #include <unistd.h>
 #include <tessera/plugin.h>
+#include "../platform-common/xstate.h"
 #include "private.h"
 
 #define PROBE_LIMIT (2 * G_TIME_SPAN_SECOND)
 #define XSTATE_MAX 65536
-#define XSTATE_SW_XCR0 464 /* offset of the software-reserved words: the features in use */
-#define XSTATE_HEADER 512
 #define MIN_ADDR 0x10000UL
 
 static gulong read_number(const char *path, gulong otherwise) {
@@ -107,18 +106,6 @@ static int probe(char **why_not) {
   return r;
 }
 
-/* What a processor has after reset, in the layout of NT_X86_XSTATE. */
-static void *initial_xstate(gsize size) {
-  char *x = g_malloc0(size);
-  const guint16 fcw = 0x37f;
-  const guint32 mxcsr = 0x1f80;
-  const guint64 x87_and_sse = 3;
-  memcpy(x, &fcw, sizeof fcw);
-  memcpy(x + 24, &mxcsr, sizeof mxcsr);
-  memcpy(x + XSTATE_HEADER, &x87_and_sse, sizeof x87_and_sse);
-  return x;
-}
-
 /* Makes a first stub and traces it: proves that this works here, and tells the extended state's layout. */
 static gboolean first_stub(PtPlatform *p, GError **error) {
   g_autofree char *buf = g_malloc0(XSTATE_MAX);
@@ -140,8 +127,8 @@ static gboolean first_stub(PtPlatform *p, GError **error) {
     return FALSE;
   }
   p->base.xstate_size = iov.iov_len;
-  memcpy(&p->base.xfeatures, buf + XSTATE_SW_XCR0, sizeof p->base.xfeatures);
-  p->xinit = initial_xstate(iov.iov_len);
+  memcpy(&p->base.xfeatures, buf + XSTATE_SW, sizeof p->base.xfeatures);
+  p->xinit = xstate_initial(iov.iov_len);
   pt_release(&e, STUB_AT(tes_ptrace_stub_park));
   pt_stub_recycle(p, &as.stub);
   return TRUE;

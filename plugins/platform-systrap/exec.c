@@ -15,10 +15,9 @@
 #include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
+#include "../platform-common/xstate.h"
 #include "private.h"
 
-#define XSTATE_HEADER 512
-#define MXCSR 24
 #define MXCSR_MASK 0xffffU
 #define TICKS_PER_LOOK 8         /* is the stub alive? */
 #define REFRAME_LIMIT 10         /* seconds */
@@ -63,14 +62,17 @@ static gboolean need_frame(StExec *e) {
   return ok;
 }
 
+/* The frame's extended state, as this process sees it; NULL: it is not in the slot. */
+static void *find_xstate(const StExec *e) {
+  return st_in_slot(e->thread, __atomic_load_n(&e->frame->c.fpstate, __ATOMIC_RELAXED),
+                    ST_PLATFORM(ST_ASPACE(e))->base.xstate_size, 64);
+}
+
 static gboolean put_xstate(StExec *e, const void *buf) {
-  StPlatform *p = ST_PLATFORM(ST_ASPACE(e));
-  gulong at = __atomic_load_n(&e->frame->c.fpstate, __ATOMIC_RELAXED);
-  gulong low = (gulong)e->thread->out, slot = ST_SLOTS + (gulong)e->thread->place * ST_SLOT_SIZE;
-  if (at < slot + ST_STACK || at > slot + ST_SLOT_SIZE - p->base.xstate_size || at % 64)
-    return FALSE;
-  memcpy((char *)low + (at - slot - ST_OUT), buf, p->base.xstate_size);
-  return TRUE;
+  void *at = find_xstate(e);
+  if (at)
+    memcpy(at, buf, ST_PLATFORM(ST_ASPACE(e))->base.xstate_size);
+  return at != NULL;
 }
 
 /* First run. */
@@ -180,13 +182,10 @@ static int exec_xstate_get(TesExec *base, void *buf, gsize n) {
     memcpy(buf, e->xstate ? e->xstate : p->xinit, n);
     return (int)n;
   }
-  if (!need_frame(e))
+  const void *at = need_frame(e) ? find_xstate(e) : NULL;
+  if (!at)
     return -ESRCH;
-  gulong at = __atomic_load_n(&e->frame->c.fpstate, __ATOMIC_RELAXED);
-  gulong slot = ST_SLOTS + (gulong)e->thread->place * ST_SLOT_SIZE;
-  if (at < slot + ST_STACK || at > slot + ST_SLOT_SIZE - p->base.xstate_size)
-    return -ESRCH;
-  memcpy(buf, (char *)e->thread->out + (at - slot - ST_OUT), n);
+  memcpy(buf, at, n);
   return (int)n;
 }
 
@@ -195,7 +194,7 @@ static gboolean valid_xstate(const StPlatform *p, const void *buf) {
   guint64 header[8];
   guint32 mxcsr;
   memcpy(header, (const char *)buf + XSTATE_HEADER, sizeof header);
-  memcpy(&mxcsr, (const char *)buf + MXCSR, sizeof mxcsr);
+  memcpy(&mxcsr, (const char *)buf + XSTATE_MXCSR, sizeof mxcsr);
   for (guint i = 1; i < 8; i++)
     if (header[i])
       return FALSE;

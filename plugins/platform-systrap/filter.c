@@ -64,26 +64,6 @@ static void rule_munmap(Filter *f) {
   end_if(f, nr);
 }
 
-static void rule_mprotect(Filter *f) {
-  guint nr = begin_if(f, SYS_mprotect);
-  need_guest_range(f);
-  allow(f);
-  end_if(f, nr);
-}
-
-static void rule_clone(Filter *f) {
-  const guint32 flags[] = {ST_CLONE_THREAD, ST_CLONE_PROCESS, SIGCHLD};
-  guint nr = begin_if(f, SYS_clone);
-  load_arg(f, 0, FALSE);
-  for (guint i = 0; i < G_N_ELEMENTS(flags); i++) {
-    guint same = begin_if(f, flags[i]);
-    allow(f);
-    end_if(f, same);
-  }
-  trap(f);
-  end_if(f, nr);
-}
-
 static void rule_dup2(Filter *f) {
   guint nr = begin_if(f, SYS_dup2);
   need_arg(f, 0, ST_FD_IN);
@@ -117,9 +97,10 @@ static void guest_rules(Filter *f) {
 }
 
 static void mapper_rules(Filter *f) {
+  const guint32 clones[] = {ST_CLONE_THREAD, ST_CLONE_PROCESS, SIGCHLD};
   rule_mmap(f);
   rule_munmap(f);
-  rule_mprotect(f);
+  rule_below(f, SYS_mprotect, ST_BASE);
   rule_arg(f, SYS_futex, 0, ST_ORDERS + ST_O_BELL);
   rule_arg(f, SYS_sendto, 0, ST_FD_SOCK);
   rule_arg(f, SYS_recvmsg, 1, ST_AT(tes_st_msghdr));
@@ -134,7 +115,7 @@ static void mapper_rules(Filter *f) {
   rule_arg(f, SYS_seccomp, 2, ST_SHARED);
   rule_arg(f, SYS_read, 0, ST_FD_LIFE);
   rule_dup2(f);
-  rule_clone(f);
+  rule_one_of(f, SYS_clone, clones, G_N_ELEMENTS(clones));
   rule_always(f, SYS_getpid);
   rule_always(f, SYS_sigaltstack);
   rule_always(f, SYS_close_range);

@@ -25,12 +25,11 @@
 #include <ucontext.h>
 #include <unistd.h>
 #include <x86intrin.h>
+#include "../platform-common/xstate.h"
 #include "private.h"
 
 #define PROBE_LIMIT (2 * G_TIME_SPAN_SECOND)
 #define HWCAP2_FSGSBASE 2
-#define XSTATE_HEADER 512
-#define XSTATE_SW 464 /* offset of the frame's software-reserved words */
 #define XSTATE_MAGIC 0x46505853U
 #define LOWEST (ST_TABLE + ST_TABLE_SIZE)
 
@@ -107,18 +106,6 @@ static int probe(char **why_not) {
 
 /* ---- Open ---- */
 
-/* What a processor has after reset, in the standard layout. */
-static void *initial_xstate(gsize size) {
-  char *x = g_malloc0(size);
-  const guint16 fcw = 0x37f;
-  const guint32 mxcsr = 0x1f80;
-  const guint64 x87_and_sse = 3;
-  memcpy(x, &fcw, sizeof fcw);
-  memcpy(x + 24, &mxcsr, sizeof mxcsr);
-  memcpy(x + XSTATE_HEADER, &x87_and_sse, sizeof x87_and_sse);
-  return x;
-}
-
 /* Makes a first stub: proves that this works here, and tells the extended state's layout in signal frames. */
 static gboolean first_stub(StPlatform *p, GError **error) {
   struct {
@@ -149,7 +136,7 @@ static gboolean first_stub(StPlatform *p, GError **error) {
   p->base.xfeatures = sw.features;
   memcpy(p->ro + (ST_XFEATURES - ST_SHARED), &sw.features, sizeof sw.features);
   if (ok)
-    p->xinit = initial_xstate(sw.size);
+    p->xinit = xstate_initial(sw.size);
   if (exec)
     exec->ops->free(exec);
   if (as)

@@ -162,7 +162,6 @@ struct _StExec {
   gboolean has_result; /* only rax must be loaded */
   StFrame *frame;      /* in the slot: untrusted */
   gulong nr, result;
-  gulong guest_gs; /* what the guest thinks its gs base is; 0: ours is loaded */
   TesRegs regs;
   void *xstate; /* to be loaded by the first run; NULL: initial */
   /* handover.c */
@@ -245,6 +244,8 @@ void st_insist(
 
 /* trap.c. FALSE: what was posted cannot be; the stub must die. */
 gboolean st_decode(StExec *, TesTrap *out);
+/* What is at a guest's address on the signal stack, n bytes, as this process sees it; NULL: not there as a whole. */
+void *st_in_slot(const StThread *, gulong at, gsize n, guint align);
 void st_get_regs(StExec *);
 void st_put_regs(StExec *);
 void st_copy_cpuid(StPlatform *); /* the stub answers what the table has learnt */

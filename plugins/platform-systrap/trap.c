@@ -25,12 +25,11 @@
 /* x32 numbers have this bit; negative numbers are no ABI of their own. */
 static gboolean is_x32(gulong nr) { return (nr & X32_BIT) && !(nr & 0x80000000U); }
 
-/* The frame that the thread posted, as this process sees it; NULL: there is none. */
-static StFrame *find_frame(const StThread *t) {
-  gulong at = READ(t->out->frame), slot = ST_SLOTS + (gulong)t->place * ST_SLOT_SIZE;
-  if (at < slot + ST_STACK || at > slot + ST_SLOT_SIZE - sizeof(StFrame) || at % 8)
+void *st_in_slot(const StThread *t, gulong at, gsize n, guint align) {
+  gulong slot = ST_SLOTS + (gulong)t->place * ST_SLOT_SIZE;
+  if (at < slot + ST_STACK || at > slot + ST_SLOT_SIZE - n || at % align)
     return NULL;
-  return (StFrame *)((char *)t->out + (at - slot - ST_OUT));
+  return (char *)t->out + (at - slot - ST_OUT);
 }
 
 static void direct_trap(StExec *e, TesTrap *out) {
@@ -110,7 +109,7 @@ gboolean st_decode(StExec *e, TesTrap *out) {
     direct_trap(e, out);
     return TRUE;
   }
-  e->frame = find_frame(t);
+  e->frame = st_in_slot(t, READ(t->out->frame), sizeof(StFrame), 8);
   if (!e->frame)
     return FALSE;
   int signo = READ(e->frame->signo), code = READ(e->frame->code);

@@ -4,7 +4,7 @@
  * A kick is a signal that a guest thread cannot block, and an honest one answers with a trap as soon as it gets a CPU. But a guest
  * may write the words by which the stub tells guest code from its own, and jump into the stub to sleep or spin there, or
  * divert the handler from another thread: then its task could neither be paused nor killed. So who kicks again looks how long
- * it has been, and what the thread has done since. One that slept for seconds, or used seconds of a CPU, has not answered
+ * it has been, and what the thread has done since. One that sleeps after two seconds, or used half a second of a CPU, has not answered
  * although it could: its process is killed. One that has no CPU, or that the host keeps (a slow page fault, a
  * stopped process), is left alone.
  *
