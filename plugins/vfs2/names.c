@@ -1,56 +1,23 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Changing names: create, remove, rename; the checks of mkdir(2), mknod(2), link(2), unlink(2), rmdir(2), rename(2).
- * Each runs under the lock of the directory it changes; renames are one at a time and take ancestors first. */
+/* Changing names: create, remove, rename; what is allowed is decided in vfs-common. Each runs under the lock
+ * of the directory it changes; renames are one at a time and take ancestors first. */
 #include "vfs2.h"
-#include <linux/capability.h>
+#include "../vfs-common/rules.h"
 
 int v2_may_create(TesCtx *ctx, Mount *mnt, Dentry *dir) {
   if (d_flags(dir) & (D_DEAD | D_DELETED))
     return -ENOENT;
-  if (v2_mount_read_only(mnt))
-    return -EROFS;
-  return tes_inode_permission(d_inode(dir), ctx, W_OK | X_OK);
+  return rules_may_create(ctx, d_inode(dir), v2_mount_read_only(mnt));
 }
 
 /* ---- Create ---- */
 
-static int make_inode(TesCtx *ctx, TesInode *dir, const char *name, const TesNode *n, TesInode **out) {
-  const TesInodeOps *ops = dir->ops;
-  switch (n->mode & S_IFMT) {
-  case S_IFDIR:
-    return TES_HAS(ops, mkdir) ? ops->mkdir(dir, ctx, name, n->mode, out) : -EPERM;
-  case S_IFLNK:
-    return TES_HAS(ops, symlink) ? ops->symlink(dir, ctx, name, n->target, out) : -EPERM;
-  case 0:
-  case S_IFREG:
-    return TES_HAS(ops, create) ? ops->create(dir, ctx, name, n->mode | S_IFREG, out) : -EPERM;
-  case S_IFCHR:
-  case S_IFBLK:
-    if (!(S_ISCHR(n->mode) && n->rdev == 0) && !tes_ctx_capable(ctx, CAP_MKNOD))
-      return -EPERM;
-    G_GNUC_FALLTHROUGH;
-  case S_IFIFO:
-  case S_IFSOCK:
-    return TES_HAS(ops, mknod) ? ops->mknod(dir, ctx, name, n->mode, n->rdev, out) : -EPERM;
-  default:
-    return -EINVAL;
-  }
-}
-
 static int make_link(TesCtx *ctx, const Walk *w, TesPath *target, const char *name, TesInode **out) {
-  TesInode *dir = d_inode(w->pos.d), *t = target->inode;
-  if (v2_path(target)->mnt != w->pos.mnt || t->super != dir->super)
+  if (v2_path(target)->mnt != w->pos.mnt)
     return -EXDEV;
   if (d_flags(v2_path(target)->d) & D_NOLINK)
     return -ENOENT;
-  if (t->flags & (TES_INODE_APPEND_ONLY | TES_INODE_IMMUTABLE))
-    return -EPERM;
-  if (!TES_HAS(dir->ops, link) || S_ISDIR(t->mode))
-    return -EPERM;
-  int r = dir->ops->link(dir, ctx, name, t);
-  if (r >= 0)
-    *out = tes_inode_ref(t);
-  return r;
+  return rules_link(ctx, d_inode(w->pos.d), name, target->inode, out);
 }
 
 static int create_in_locked_dir(Walk *w, const TesNode *n, Dentry **out) {
@@ -65,7 +32,7 @@ static int create_in_locked_dir(Walk *w, const TesNode *n, Dentry **out) {
     r = -ENOENT;
   else if ((r = v2_may_create(w->ctx, w->pos.mnt, dir)) >= 0)
     r = n->link_to ? make_link(w->ctx, w, n->link_to, d->name, &inode)
-                   : make_inode(w->ctx, d_inode(dir), d->name, n, &inode);
+                   : rules_make(w->ctx, d_inode(dir), d->name, n, &inode);
   if (r >= 0) {
     v2_instantiate(d, inode);
     *out = d;
@@ -99,25 +66,6 @@ int v2_op_create(TesVfs *vfs, TesCtx *ctx, const TesAt *at, const TesNode *n, Te
 
 /* ---- Remove ---- */
 
-/* unlink(2), rmdir(2), and what rename replaces: may `d` be removed from `dir`? */
-static int may_delete(TesCtx *ctx, Dentry *dir, Dentry *d, gboolean as_dir) {
-  TesInode *di = d_inode(dir), *i = d_inode(d);
-  int r = tes_inode_permission(di, ctx, W_OK | X_OK);
-  if (r < 0)
-    return r;
-  if (di->flags & TES_INODE_APPEND_ONLY)
-    return -EPERM;
-  TesCred *c = tes_ctx_cred(ctx);
-  if ((di->mode & S_ISVTX) && c && c->fsuid != i->uid && c->fsuid != di->uid &&
-      !tes_ctx_capable(ctx, CAP_FOWNER))
-    return -EPERM;
-  if (i->flags & (TES_INODE_APPEND_ONLY | TES_INODE_IMMUTABLE))
-    return -EPERM;
-  if (as_dir != S_ISDIR(i->mode))
-    return as_dir ? -ENOTDIR : -EISDIR;
-  return d_flags(dir) & D_DEAD ? -ENOENT : 0;
-}
-
 /* After the filesystem removed it: nobody finds the name again. */
 static void forget(Dentry *d, gboolean dir) {
   d_set(d, D_DELETED);
@@ -132,7 +80,7 @@ static int remove_locked(Walk *w, Dentry *d, gboolean dir) {
     return -ENOENT;
   if (!dir && w->last_slash)
     return S_ISDIR(i->mode) ? -EISDIR : -ENOTDIR;
-  int r = may_delete(w->ctx, w->pos.d, d, dir);
+  int r = d_flags(w->pos.d) & D_DEAD ? -ENOENT : rules_may_delete(w->ctx, di, i, dir);
   if (r < 0)
     return r;
   if (__atomic_load_n(&d->mounted, __ATOMIC_ACQUIRE))
@@ -159,7 +107,7 @@ int v2_op_remove(TesVfs *vfs, TesCtx *ctx, const TesAt *at, gboolean dir) {
   if (r < 0)
     return r;
   if (w.last_kind != LAST_NORM)
-    r = !dir ? -EISDIR : w.last_kind == LAST_DOT ? -EINVAL : w.last_kind == LAST_DOTDOT ? -ENOTEMPTY : -EBUSY;
+    r = rules_remove_last(w.last_kind, dir);
   else if (v2_mount_read_only(w.pos.mnt))
     r = -EROFS;
   else {
@@ -213,41 +161,25 @@ typedef struct {
 
 static gboolean exchanging(const Rename *m) { return m->flags & RENAME_EXCHANGE; }
 
-/* Everything that can be wrong with the two names themselves. Returns 1 if there is nothing to do. */
-static int check_names(Rename *m) {
-  TesInode *s = d_inode(m->source), *t = d_inode(m->target);
-  if (!s)
-    return -ENOENT;
-  if (t && (m->flags & RENAME_NOREPLACE))
-    return -EEXIST;
-  if (exchanging(m)) {
-    if (!t)
-      return -ENOENT;
-    if (!S_ISDIR(t->mode) && m->to.last_slash)
-      return -ENOTDIR;
-  }
-  if (!S_ISDIR(s->mode) && (m->from.last_slash || (!exchanging(m) && m->to.last_slash)))
-    return -ENOTDIR;
-  if (is_ancestor(m->source, m->to.pos.d))
-    return -EINVAL;
-  if (t && is_ancestor(m->target, m->from.pos.d))
-    return exchanging(m) ? -EINVAL : -ENOTEMPTY;
-  return s == t ? 1 : 0;
-}
-
-static int check_permissions(Rename *m) {
+/* Returns 1 if there is nothing to do. */
+static int may_rename(Rename *m) {
   TesCtx *ctx = m->from.ctx;
-  TesInode *s = d_inode(m->source), *t = d_inode(m->target);
   Dentry *odir = m->from.pos.d, *ndir = m->to.pos.d;
-  int r = may_delete(ctx, odir, m->source, S_ISDIR(s->mode));
-  if (r >= 0)
-    r = t ? may_delete(ctx, ndir, m->target, S_ISDIR(exchanging(m) ? t->mode : s->mode))
-          : v2_may_create(ctx, m->to.pos.mnt, ndir);
-  /* A directory that changes its parent has its ".." rewritten. */
-  if (r >= 0 && odir != ndir && S_ISDIR(s->mode))
-    r = tes_inode_permission(s, ctx, W_OK);
-  if (r >= 0 && odir != ndir && exchanging(m) && S_ISDIR(t->mode))
-    r = tes_inode_permission(t, ctx, W_OK);
+  RulesRename rules = {.odir = d_inode(odir),
+                       .ndir = d_inode(ndir),
+                       .source = d_inode(m->source),
+                       .target = d_inode(m->target),
+                       .flags = m->flags,
+                       .source_slash = m->from.last_slash,
+                       .target_slash = m->to.last_slash,
+                       .into_itself = is_ancestor(m->source, ndir),
+                       .target_above = d_inode(m->target) && is_ancestor(m->target, odir)};
+  int r = rules_rename_names(&rules);
+  if (r != 0)
+    return r;
+  if ((d_flags(odir) | d_flags(ndir)) & (D_DEAD | D_DELETED))
+    return -ENOENT;
+  r = rules_may_rename(ctx, &rules);
   if (r >= 0 && (__atomic_load_n(&m->source->mounted, __ATOMIC_ACQUIRE) ||
                  __atomic_load_n(&m->target->mounted, __ATOMIC_ACQUIRE)))
     r = -EBUSY;
@@ -260,15 +192,10 @@ static int rename_locked(Rename *m) {
   if (r >= 0)
     r = v2_lookup_locked(m->to.v, m->to.ctx, ndir, m->to.last, m->to.last_len, &m->target);
   if (r >= 0)
-    r = check_names(m);
+    r = may_rename(m);
   if (r != 0)
     return r < 0 ? r : 0;
-  r = check_permissions(m);
   TesInode *od = d_inode(odir), *s = d_inode(m->source), *t = d_inode(m->target);
-  if (r >= 0 && !TES_HAS(od->ops, rename))
-    r = -EPERM;
-  if (r < 0)
-    return r;
   gboolean victim_dir = t && S_ISDIR(t->mode) && !exchanging(m);
   if (victim_dir)
     tes_mutex_lock(&m->target->lock);
@@ -311,9 +238,10 @@ static int rename_walked(Rename *m) {
 int v2_op_rename(TesVfs *vfs, TesCtx *ctx, const TesAt *from, const TesAt *to, guint flags) {
   V2 *v = v2_of(vfs);
   Rename m = {.flags = flags};
-  if ((flags & ~(RENAME_NOREPLACE | RENAME_EXCHANGE)) || flags == (RENAME_NOREPLACE | RENAME_EXCHANGE))
-    return -EINVAL;
-  int r = v2_walk(&m.from, v, ctx, from, W_PARENT, FALSE);
+  int r = rules_rename_flags(flags);
+  if (r < 0)
+    return r;
+  r = v2_walk(&m.from, v, ctx, from, W_PARENT, FALSE);
   if (r < 0)
     return r;
   r = v2_walk(&m.to, v, ctx, to, W_PARENT, FALSE);

@@ -9,7 +9,7 @@ static const TesLockClass rename_class = {"vfs2 rename", TES_RANK_VFS_RENAME, FA
 
 static int op_walk(TesVfs *vfs, TesCtx *ctx, const TesAt *at, TesPath **out) {
   Walk w;
-  int r = v2_walk(&w, v2_of(vfs), ctx, at, v2_at_flags(at), FALSE);
+  int r = v2_walk(&w, v2_of(vfs), ctx, at, walk_flags(at), FALSE);
   if (r < 0)
     return r;
   *out = v2_path_new(w.v, w.pos.mnt, w.pos.d); /* takes over the walk's references */
@@ -21,7 +21,7 @@ static int op_walk(TesVfs *vfs, TesCtx *ctx, const TesAt *at, TesPath **out) {
 /* stat(2): a walk of cached names takes one reference, on the inode. */
 static int op_getattr(TesVfs *vfs, TesCtx *ctx, const TesAt *at, TesAttr *out) {
   Walk w;
-  int r = v2_walk(&w, v2_of(vfs), ctx, at, v2_at_flags(at), TRUE);
+  int r = v2_walk(&w, v2_of(vfs), ctx, at, walk_flags(at), TRUE);
   if (r < 0)
     return r;
   TesInode *i = d_inode(w.pos.d);

@@ -11,6 +11,7 @@
  * stands and goes on with references. Lock order: mount > rename > directory lock (ancestors first) > dcache. */
 #pragma once
 
+#include "../vfs-common/walk.h"
 #include <stdio.h>
 #include <string.h>
 #include <sys/mount.h>
@@ -197,14 +198,6 @@ typedef struct {
   Dentry *d;
 } Pos;
 
-typedef enum { LAST_NORM, LAST_DOT, LAST_DOTDOT, LAST_ROOT } LastKind;
-
-enum {
-  W_NOFOLLOW = 1 << 0,
-  W_DIRECTORY = 1 << 1,
-  W_PARENT = 1 << 2, /* stop at the directory of the last component */
-};
-
 typedef struct {
   V2 *v;
   TesCtx *ctx;
@@ -232,7 +225,7 @@ int v2_walk_link(Walk *, Dentry *d);
 void v2_walk_end(Walk *);
 /* Replaces (mnt, d) by what is mounted there. Both are counted. */
 void v2_cross_mounts(V2 *, Pos *);
-guint v2_at_flags(const TesAt *);
+#define v2_at_flags walk_flags
 static inline void v2_pos_unref(Pos *p) {
   if (p->d)
     v2_dentry_unref(p->d);

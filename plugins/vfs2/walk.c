@@ -6,13 +6,7 @@
 #include "vfs2.h"
 #include <linux/openat2.h>
 
-#define MAX_LINKS 40  /* path_resolution(7): ELOOP at the 41st */
 #define RETRY (-4095) /* internal: again, with references from the start */
-
-guint v2_at_flags(const TesAt *at) {
-  return ((at->flags & TES_AT_NOFOLLOW) ? W_NOFOLLOW : 0) |
-         ((at->flags & TES_AT_DIRECTORY) ? W_DIRECTORY : 0);
-}
 
 /* ---- Position ---- */
 
@@ -217,7 +211,7 @@ static int follow_magic(Walk *w, TesInode *i) {
 
 /* d: a symbolic link in the position's directory, counted unless lockless (then with its text known). */
 static int follow(Walk *w, Dentry *d) {
-  if (++w->links > MAX_LINKS || (w->resolve & RESOLVE_NO_SYMLINKS))
+  if (++w->links > WALK_MAX_LINKS || (w->resolve & RESOLVE_NO_SYMLINKS))
     return -ELOOP;
   TesInode *i = d_inode(d);
   if (i->flags & TES_INODE_MAGIC_LINK)
@@ -289,32 +283,13 @@ static int keep_last(Walk *w, const char *name, gsize len, LastKind kind, gboole
   return 0;
 }
 
-static LastKind kind_of(const char *name, gsize len) {
-  if (name[0] != '.' || len > 2)
-    return LAST_NORM;
-  return len == 1 ? LAST_DOT : name[1] == '.' ? LAST_DOTDOT : LAST_NORM;
-}
-
-/* Components are short: a loop is over before a call of strcspn(3) has begun. */
-static const char *skip_slashes(const char *p) {
-  while (*p == '/')
-    p++;
-  return p;
-}
-static gsize component_length(const char *p) {
-  const char *end = p;
-  while (*end && *end != '/')
-    end++;
-  return (gsize)(end - p);
-}
-
 static int run(Walk *w) {
   gboolean slash = FALSE;
   w->last_kind = LAST_ROOT;
   w->last_len = 0;
   for (;;) {
-    const char *name = skip_slashes(w->rest);
-    gsize len = component_length(name);
+    const char *name = walk_skip_slashes(w->rest);
+    gsize len = walk_component(name);
     if (!len)
       return final_checks(w, slash);
     int r = search_permission(w);
@@ -323,9 +298,9 @@ static int run(Walk *w) {
     if (len > TES_NAME_MAX)
       return -ENAMETOOLONG;
     const char *after = name + len;
-    gboolean final = !*skip_slashes(after);
+    gboolean final = !*walk_skip_slashes(after);
     slash = *after == '/';
-    LastKind kind = kind_of(name, len);
+    LastKind kind = walk_kind(name, len);
     if (final && (w->flags & W_PARENT))
       return keep_last(w, name, len, kind, slash);
     if (kind != LAST_NORM) {

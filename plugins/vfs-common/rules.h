@@ -1,0 +1,44 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What Linux allows with names and files, whatever generation asks: the checks of open(2), mkdir(2), link(2), unlink(2), rmdir(2) and
+ * rename(2), on inodes. Mounts, cached names and locks are the generation's. All return 0 or -errno. */
+#pragma once
+
+#include <tessera/tessera.h>
+
+/* ---- names.c: the caller holds its lock on the directory ---- */
+
+/* Refuses what rename(2) and renameat2(2) do not take together. */
+int rules_rename_flags(guint flags);
+/* unlink(2) and rmdir(2) of a path whose last component is no name. */
+int rules_remove_last(int last_kind, gboolean dir);
+/* May names be added to the directory? */
+int rules_may_create(TesCtx *, TesInode *dir, gboolean read_only);
+/* May `victim` be removed from `dir`, as a directory or as anything else? Also what rename replaces. */
+int rules_may_delete(TesCtx *, TesInode *dir, TesInode *victim, gboolean as_dir);
+/* Makes what `node` says, except for hard links. Permission has been checked. */
+int rules_make(TesCtx *, TesInode *dir, const char *name, const TesNode *node, TesInode **out);
+/* Another name of `target`, which is on the same mount; *out: target, referenced. */
+int rules_link(TesCtx *, TesInode *dir, const char *name, TesInode *target, TesInode **out);
+
+typedef struct {
+  TesInode *odir, *ndir, *source, *target; /* borrowed; source and target may be NULL: no such name */
+  guint flags;                             /* RENAME_* */
+  gboolean source_slash, target_slash;     /* the names had a slash behind them */
+  gboolean into_itself;                    /* source is ndir or above it */
+  gboolean target_above;                   /* target is odir or above it */
+} RulesRename;
+/* The two names themselves; returns 1 if there is nothing to do. */
+int rules_rename_names(const RulesRename *);
+/* Permissions, after rules_rename_names(). */
+int rules_may_rename(TesCtx *, const RulesRename *);
+
+/* ---- open.c ---- */
+
+/* The flags that open(2) goes on with, and their part in how the path is resolved (*at). */
+guint rules_open_flags(guint flags, TesAt *at);
+/* Which of the flags may not be together in a call that makes a nameless file. */
+int rules_tmpfile_flags(guint flags);
+/* A description of the inode: checks permission, refuses writers of running programs, truncates. `created`: the file was made by this
+ * call, whatever its mode. mount_flags: MS_* of the mount, MS_RDONLY for a read-only filesystem too. The inode is filled in; the path
+ * is left to the caller (a filesystem may have filled it in). */
+int rules_open(TesCtx *, TesInode *, gulong mount_flags, guint flags, gboolean created, TesFile **out);
