@@ -7,9 +7,11 @@
 #include "check.h"
 
 #include <stdarg.h>
+#include <sys/mount.h>
 
 bool check_in_sandbox;
 unsigned long check_seed, check_seconds;
+const char *check_fs = "tmpfs";
 
 void check_tmp_cleanup(void);
 
@@ -238,6 +240,8 @@ static int run_helper(int argc, char **argv) {
 static bool option(const char *arg) {
   if (strcmp(arg, "--in-sandbox") == 0)
     check_in_sandbox = true;
+  else if (strncmp(arg, "--fs=", 5) == 0)
+    check_fs = arg + 5;
   else if (strncmp(arg, "--seed=", 7) == 0)
     check_seed = strtoul(arg + 7, NULL, 0);
   else if (strncmp(arg, "--seconds=", 10) == 0)
@@ -247,6 +251,14 @@ static bool option(const char *arg) {
   else
     return false;
   return true;
+}
+
+/* /tmp is a host's directory, read-only; cover it with an overlay whose writable layer is in memory. */
+static bool mount_overlay(void) {
+  mkdir("/run/upper", 01777);
+  chmod("/run/upper", 01777);
+  mkdir("/run/work", 0700);
+  return mount("overlay", "/tmp", "overlay", 0, "lowerdir=/tmp,upperdir=/run/upper,workdir=/run/work") == 0;
 }
 
 int main(int argc, char **argv) {
@@ -265,6 +277,10 @@ int main(int argc, char **argv) {
   }
   if (check_in_sandbox && check_sandbox_evidence()) {
     dprintf(2, "refused: --in-sandbox, but %s\n", check_sandbox_evidence());
+    return 2;
+  }
+  if (check_in_sandbox && strcmp(check_fs, "overlay") == 0 && !mount_overlay()) {
+    dprintf(2, "cannot mount an overlay on /tmp: %s\n", strerror(errno));
     return 2;
   }
   if (argc < 2)

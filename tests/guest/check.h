@@ -7,7 +7,7 @@
  *   PROGRAM [OPTIONS] CASE    one case in this process: exit 0 pass, 1 fail, 77 skip
  *   PROGRAM [OPTIONS] --tap [CASE...]   each in a forked child, "@begin NAME" and "@end NAME RESULT"
  *   PROGRAM                   all, as with --tap
- * OPTIONS: --in-sandbox, --seed=N, --seconds=N, --limit=SECONDS (replaces every time limit).
+ * OPTIONS: --in-sandbox, --fs=tmpfs|host|overlay (what /tmp lies on in the sandbox), --seed=N, --seconds=N, --limit=SECONDS (replaces every time limit).
  */
 #pragma once
 
@@ -64,6 +64,7 @@ typedef struct {
 /* What the command line said. --in-sandbox is believed only where check_sandbox_evidence() agrees: a case that
  * relies on it could do harm if a script in the sandbox's place just ran the program on the host. */
 extern bool check_in_sandbox;
+extern const char *check_fs;
 extern unsigned long check_seed, check_seconds; /* 0 when not given */
 
 /* Marks this process failed and prints FILE:LINE and the text; safe in threads and forked children. */

@@ -1,31 +1,29 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* run-guest.c - GTest runner of the guest programs: natively, then in the sandbox on each arm.
  *
- *   run-guest [GTEST OPTIONS] [PROGRAM...]
+ *   run-guest [GTEST OPTIONS] [--matrix] [PROGRAM...]
  *
  * Environment: TESSERA_GUEST_DIR (directory of the programs), TESSERA (the command; without it only the native
- * arm exists), TESSERA_ARMS ("ptrace:vfs2 kvm:vfs1"; default "ptrace:vfs2 systrap:vfs2"), TESSERA_DO_ARGS (more arguments of
- * `tessera do`), TESSERA_TIMEOUT_SCALE (a factor for every limit), TESSERA_HOSTILE_SEED, TESSERA_HOSTILE_SECONDS.
+ * arm exists), TESSERA_ARMS (arms.h; default: all combinations with --matrix, for programs about files; else both platforms on
+ * vfs2 and one on vfs1), TESSERA_DO_ARGS (more arguments of `tessera do`), TESSERA_TIMEOUT_SCALE (a factor for every limit), TESSERA_HOSTILE_SEED, TESSERA_HOSTILE_SECONDS.
  * Cases are /guest/PROGRAM/CASE/native and /guest/PROGRAM/CASE/ARM. An arm runs the program once, in one sandbox
  * (`PROGRAM --tap`); when that sandbox dies or hangs, the case it was in fails and the rest run one by one.
  */
+#include "arms.h"
 #include "run-guest.h"
 
 #include <stdlib.h>
 #include <string.h>
-#include <glib/gstdio.h>
 #include <sys/prctl.h>
-#include <sys/stat.h>
-#include <sys/statvfs.h>
-#include <sys/vfs.h>
 #include <sys/wait.h>
 
+#define MATRIX_ARMS "*/*/*"
+#define DEFAULT_ARMS "*/vfs2/tmpfs systrap/vfs1/tmpfs?"
 #define START_LIMIT 20 /* seconds for the sandbox to begin the first case */
 #define MAX_OUTPUT 20000
 #define MAX_DEAD 4 /* sandboxes in a row that end without beginning a case: then give up */
 
 typedef struct Case Case;
-typedef struct Arm Arm;
 
 typedef struct {
   const char *name; /* of the program */
@@ -38,12 +36,6 @@ struct Case {
   char *name;
   guint limit;     /* seconds */
   GPtrArray *runs; /* CaseRun, one per arm */
-};
-
-struct Arm {
-  char *name;           /* "native", "ptrace-vfs2" */
-  char *platform, *vfs; /* NULL: native */
-  guint index;
 };
 
 typedef struct {
@@ -67,6 +59,7 @@ typedef struct {
 static const char *tessera, *guest_dir;
 static char *native_tmp;
 static double scale = 1;
+static gboolean matrix;     /* programs about files: the VFS generation and the filesystem matter */
 static gboolean one_by_one; /* a selection was made with -p */
 static GPtrArray *arms;
 
@@ -140,15 +133,14 @@ static gboolean is_covered(const Program *program) {
   return g_str_has_prefix(program->path, "/tmp/") || g_str_has_prefix(program->path, "/run/");
 }
 
-static GPtrArray *sandbox_argv(Program *program, const Arm *arm) {
+static GPtrArray *sandbox_argv(Program *program, const Arm *arm, const char *host_dir) {
   GPtrArray *argv = g_ptr_array_new_with_free_func(g_free);
   g_auto(GStrv) more = NULL;
   const char *extra = g_getenv("TESSERA_DO_ARGS");
 
   g_ptr_array_add(argv, g_strdup(tessera));
   g_ptr_array_add(argv, g_strdup("do"));
-  g_ptr_array_add(argv, g_strdup_printf("--platform=%s", arm->platform));
-  g_ptr_array_add(argv, g_strdup_printf("--vfs=%s", arm->vfs));
+  arm_add_argv(argv, arm, host_dir);
   if (extra && g_shell_parse_argv(extra, NULL, &more, NULL))
     for (char **p = more; *p; p++)
       g_ptr_array_add(argv, g_strdup(*p));
@@ -161,6 +153,7 @@ static GPtrArray *sandbox_argv(Program *program, const Arm *arm) {
   g_ptr_array_add(argv, is_covered(program) ? g_strdup_printf(BOUND_AT "/%s", program->name)
                                             : g_strdup(program->path));
   g_ptr_array_add(argv, g_strdup("--in-sandbox"));
+  g_ptr_array_add(argv, g_strdup_printf("--fs=%s", arm->fs));
   if (scale != 1)
     g_ptr_array_add(argv, g_strdup_printf("--limit=%d", (int)(20 * scale)));
   add_hostile_options(argv);
@@ -178,7 +171,8 @@ static char *describe_status(const RunOutput *io) {
 
 /* Runs one sandbox over all cases (only == NULL) or one. Returns whether it began any case. */
 static gboolean run_sandbox(Program *program, const Arm *arm, CaseRun *only) {
-  g_autoptr(GPtrArray) argv = sandbox_argv(program, arm);
+  g_autofree char *host_dir = arm_host_dir(arm, native_tmp);
+  g_autoptr(GPtrArray) argv = sandbox_argv(program, arm, host_dir);
   g_auto(GStrv) envp = environment(arm);
   g_autoptr(GError) error = NULL;
   g_autoptr(GString) preamble = g_string_new(NULL);
@@ -195,6 +189,8 @@ static gboolean run_sandbox(Program *program, const Arm *arm, CaseRun *only) {
     return FALSE;
   }
   strays = reap_strays(2000);
+  if (host_dir)
+    remove_tree(host_dir);
   how = describe_status(&io);
   if (parse.current) {
     g_autofree char *why = g_strdup_printf("the sandbox %s in this case", how);
@@ -299,6 +295,8 @@ static void test_case(gconstpointer data) {
   report(run);
 }
 
+static void test_missing(gconstpointer why_not) { g_test_skip(why_not); }
+
 static void list_line(gpointer user, char *line) {
   Program *program = user;
   g_auto(GStrv) words = g_strsplit(line, " ", 2);
@@ -340,56 +338,33 @@ static void load_program(const char *name) {
     for (guint i = 0; i < program->cases->len; i++) {
       Case *c = program->cases->pdata[i];
       const Arm *arm = arms->pdata[a];
+      if (arm->why_not) {
+        g_autofree char *skipped = g_strdup_printf("/guest/%s/%s", name, arm->name);
+        g_test_add_data_func(skipped, arm->why_not, test_missing);
+        break;
+      }
       g_autofree char *path = g_strdup_printf("/guest/%s/%s/%s", name, c->name, arm->name);
       g_test_add_data_func(path, c->runs->pdata[a], test_case);
     }
 }
 
-static void add_arm(const char *platform, const char *vfs) {
-  Arm *arm = g_new0(Arm, 1);
-
-  arm->platform = g_strdup(platform);
-  arm->vfs = g_strdup(vfs);
-  arm->name = platform ? g_strdup_printf("%s-%s", platform, vfs) : g_strdup("native");
-  arm->index = arms->len;
-  g_ptr_array_add(arms, arm);
-}
-
 static void load_arms(void) {
   const char *spec = g_getenv("TESSERA_ARMS");
-  g_auto(GStrv) list = g_strsplit_set(spec ? spec : "ptrace:vfs2 systrap:vfs2", " ,", -1);
 
-  arms = g_ptr_array_new();
-  add_arm(NULL, NULL);
-  for (char **p = list; tessera && *p; p++) {
-    g_auto(GStrv) pair = g_strsplit(*p, ":", 2);
-    if (pair[0] && *pair[0])
-      add_arm(pair[0], pair[1] ? pair[1] : "vfs2");
-  }
-}
-
-/* The native arm's files go to a tmpfs where there is one, as in the sandbox, so that the oracle is tmpfs too. */
-static void make_native_tmp(void) {
-  struct statvfs st;
-  struct statfs fs;
-  gboolean shm = statvfs("/dev/shm", &st) == 0 && !(st.f_flag & (ST_NOEXEC | ST_RDONLY)) &&
-                 statfs("/dev/shm", &fs) == 0 && fs.f_type == 0x01021994 /* TMPFS_MAGIC */;
-  const char *base = shm && g_access("/dev/shm", 7) == 0 ? "/dev/shm" : g_get_tmp_dir();
-
-  native_tmp = g_build_filename(base, "tessera-guest-XXXXXX", NULL);
-  if (!g_mkdtemp_full(native_tmp, 0755))
-    g_error("cannot make a directory in %s", base);
-}
-
-static void remove_native_tmp(void) {
-  const char *argv[] = {"rm", "-rf", native_tmp, NULL};
-
-  g_spawn_sync(NULL, (char **)argv, NULL, G_SPAWN_SEARCH_PATH, NULL, NULL, NULL, NULL, NULL, NULL);
+  if (tessera)
+    arms = arms_parse(tessera, spec ? spec : matrix ? MATRIX_ARMS : DEFAULT_ARMS);
+  else
+    arms = g_ptr_array_new();
+  g_ptr_array_insert(arms, 0, arm_native());
+  for (guint i = 0; i < arms->len; i++)
+    ((Arm *)arms->pdata[i])->index = i;
 }
 
 int main(int argc, char **argv) {
   for (int i = 1; i < argc; i++)
     one_by_one |= g_str_has_prefix(argv[i], "-p") || g_str_has_prefix(argv[i], "-s");
+  for (int i = 1; i < argc; i++)
+    matrix |= strcmp(argv[i], "--matrix") == 0;
   g_test_init(&argc, &argv, NULL);
   g_test_set_nonfatal_assertions();
   prctl(PR_SET_CHILD_SUBREAPER, 1);
@@ -403,10 +378,11 @@ int main(int argc, char **argv) {
   if (tessera && !*tessera)
     tessera = NULL;
   load_arms();
-  make_native_tmp();
+  native_tmp = make_host_tmp();
   for (int i = 1; i < argc; i++)
-    load_program(argv[i]);
+    if (strcmp(argv[i], "--matrix") != 0)
+      load_program(argv[i]);
   int status = g_test_run();
-  remove_native_tmp();
+  remove_tree(native_tmp);
   return status;
 }
