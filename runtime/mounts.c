@@ -45,6 +45,8 @@ static MountType mount_type(const MountSpec *m) {
     return (MountType){"tmpfs", "tmpfs", "mode=1777", MS_NOSUID | MS_NODEV};
   case MOUNT_PROC:
     return (MountType){"proc", "proc", NULL, MS_NOSUID | MS_NODEV | MS_NOEXEC};
+  case MOUNT_SYS:
+    return (MountType){"sysfs", "sysfs", NULL, MS_RDONLY | MS_NOSUID | MS_NODEV | MS_NOEXEC};
   case MOUNT_DEV:
     break;
   }
@@ -67,11 +69,9 @@ static gboolean mount_one(TesKernel *k, const MountSpec *m, gboolean optional, G
 }
 
 gboolean build_mounts(TesKernel *k, const DoOptions *o, GError **error) {
-  static const MountSpec defaults[] = {{MOUNT_PROC, "proc", "/proc"},
-                                       {MOUNT_DEV, "dev", "/dev"},
-                                       {MOUNT_TMPFS, "tmpfs", "/dev/shm"},
-                                       {MOUNT_TMPFS, "tmpfs", "/tmp"},
-                                       {MOUNT_TMPFS, "tmpfs", "/run"}};
+  static const MountSpec defaults[] = {{MOUNT_PROC, "proc", "/proc"},  {MOUNT_SYS, "sysfs", "/sys"},
+                                       {MOUNT_DEV, "dev", "/dev"},     {MOUNT_TMPFS, "tmpfs", "/dev/shm"},
+                                       {MOUNT_TMPFS, "tmpfs", "/tmp"}, {MOUNT_TMPFS, "tmpfs", "/run"}};
   if (!make_root(k, o, error))
     return FALSE;
   for (gsize i = 0; i < G_N_ELEMENTS(defaults); i++)

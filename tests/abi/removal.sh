@@ -49,7 +49,7 @@ expect_refusal() { # plugin word
     result $? "/removal/$1" "$status: $got" "125: one line with $2"
 }
 
-echo 1..12
+echo 1..13
 expect '' none -
 expect timerfd timerfd ENOSYS
 expect epoll epoll ENOSYS
@@ -57,6 +57,7 @@ expect unix unix EAFNOSUPPORT
 expect fs-tmpfs tmpfs ENODEV
 expect fs-proc proc ENODEV
 expect fs-dev dev ENODEV
+expect fs-sys sysfs ENODEV
 expect platform-ptrace none -
 expect platform-systrap none -
 expect_refusal 'platform-*' platform
