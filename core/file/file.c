@@ -85,6 +85,7 @@ static void run_watches(TesFile *f) {
 
 /* Path and inode outlive the kind's release, which may still look at them. */
 static void destroy(TesFile *f) {
+  tes_notify_file(f, (f->flags & O_ACCMODE) == O_RDONLY ? IN_CLOSE_NOWRITE : IN_CLOSE_WRITE);
   if (g_atomic_pointer_get(&f->watches))
     run_watches(f);
   tes_lock_release(f);
@@ -234,11 +235,14 @@ int tes_file_getattr(TesFile *f, TesCtx *ctx, TesAttr *a) {
 int tes_file_setattr(TesFile *f, TesCtx *ctx, const TesSetAttr *set) {
   if (f->path && (f->path->vfs->ops->mount_flags(f->path) & MS_RDONLY))
     return -EROFS;
+  int r = -EPERM;
   if (TES_HAS(f->ops, setattr))
-    return f->ops->setattr(f, ctx, set);
-  if (f->inode)
-    return TES_HAS(f->inode->ops, setattr) ? f->inode->ops->setattr(f->inode, ctx, set) : -EPERM;
-  return -EPERM;
+    r = f->ops->setattr(f, ctx, set);
+  else if (f->inode && TES_HAS(f->inode->ops, setattr))
+    r = f->inode->ops->setattr(f->inode, ctx, set);
+  if (r >= 0 && f->path)
+    tes_notify_setattr(f->path, set->valid);
+  return r;
 }
 
 char *tes_file_describe(TesFile *f) {

@@ -125,7 +125,7 @@ static void clip(TesIov *iov) {
     iov->left = TES_MAX_RW_COUNT;
 }
 
-gssize tes_file_read(TesFile *f, TesCtx *ctx, TesIov *iov, goffset *pos, int flags) {
+static gssize read_blocking(TesFile *f, TesCtx *ctx, TesIov *iov, goffset *pos, int flags) {
   clip(iov);
   gboolean nonblock = (flags & TES_RW_NONBLOCK) || tes_file_nonblock(f);
   if (nonblock)
@@ -147,6 +147,13 @@ gssize tes_file_read(TesFile *f, TesCtx *ctx, TesIov *iov, goffset *pos, int fla
   return n;
 }
 
+gssize tes_file_read(TesFile *f, TesCtx *ctx, TesIov *iov, goffset *pos, int flags) {
+  gssize n = read_blocking(f, ctx, iov, pos, flags);
+  if (n > 0 && !(flags & TES_RW_QUIET))
+    tes_notify_file(f, IN_ACCESS);
+  return n;
+}
+
 static int write_flags(TesFile *f, int flags) {
   guint status = (guint)g_atomic_int_get((gint *)&f->flags);
   if (status & O_APPEND)
@@ -158,7 +165,7 @@ static int write_flags(TesFile *f, int flags) {
   return flags;
 }
 
-gssize tes_file_write(TesFile *f, TesCtx *ctx, TesIov *iov, goffset *pos, int flags) {
+static gssize write_blocking(TesFile *f, TesCtx *ctx, TesIov *iov, goffset *pos, int flags) {
   clip(iov);
   flags = write_flags(f, flags);
   gboolean stream = (f->ops->flags & TES_FILE_STREAM) != 0;
@@ -192,6 +199,13 @@ gssize tes_file_write(TesFile *f, TesCtx *ctx, TesIov *iov, goffset *pos, int fl
   }
   tes_file_wait_end(&fw);
   return done ? done : n;
+}
+
+gssize tes_file_write(TesFile *f, TesCtx *ctx, TesIov *iov, goffset *pos, int flags) {
+  gssize n = write_blocking(f, ctx, iov, pos, flags);
+  if (n > 0 && !(flags & TES_RW_QUIET))
+    tes_notify_file(f, IN_MODIFY);
+  return n;
 }
 
 gssize tes_file_read_kernel(TesFile *f, TesCtx *ctx, void *buf, gsize n, goffset pos) {

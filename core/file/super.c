@@ -38,7 +38,10 @@ void tes_super_set_root(TesSuper *s, TesInode *root) {
 void tes_super_activate(TesSuper *s) { g_atomic_int_inc(&s->active); }
 
 void tes_super_deactivate(TesSuper *s) {
-  if (g_atomic_int_dec_and_test(&s->active) && TES_HAS(s->ops, shutdown))
+  if (!g_atomic_int_dec_and_test(&s->active))
+    return;
+  tes_notify_unmount(s);
+  if (TES_HAS(s->ops, shutdown))
     s->ops->shutdown(s);
 }
 

@@ -35,6 +35,7 @@ static int open_inode(TesCtx *ctx, TesInode *inode, TesPath *path, TesProgram *p
     p->file->inode = tes_inode_ref(inode);
   if (path && !p->file->path)
     p->file->path = tes_path_ref(path);
+  tes_notify_file(p->file, IN_OPEN);
   return 0;
 }
 

@@ -138,7 +138,10 @@ glong tes_sys_do_fallocate(TesTask *t, const gulong a[6]) {
   if (!(mode & (FALLOC_FL_KEEP_SIZE | FALLOC_FL_COLLAPSE_RANGE)) &&
       tes_file_size_limit(f, ctx, end - 1, 1) < 0)
     return -EFBIG;
-  return TES_HAS(f->ops, fallocate) ? f->ops->fallocate(f, ctx, mode, off, len) : -EOPNOTSUPP;
+  r = TES_HAS(f->ops, fallocate) ? f->ops->fallocate(f, ctx, mode, off, len) : -EOPNOTSUPP;
+  if (r == 0)
+    tes_notify_file(f, IN_MODIFY);
+  return r;
 }
 
 /* ---- Directories ---- */
@@ -185,6 +188,8 @@ static glong getdents(TesTask *t, const gulong a[6], gboolean old) {
   TES_LOCKED(&f->pos_lock);
   goffset pos = f->pos;
   int r = f->ops->readdir(f, tes_task_ctx(t), &pos, fill_dent, &d);
+  if (r >= 0)
+    tes_notify_file(f, IN_ACCESS);
   if (d.used == 0)
     return d.full ? -EINVAL : MIN(r, 0);
   if (tes_copy_out(t, a[1], buf, d.used) < 0)

@@ -56,7 +56,10 @@ int tes_path_setattr(TesTask *t, TesPath *p, const TesSetAttr *set) {
     return -EROFS;
   if (i->flags & TES_INODE_IMMUTABLE)
     return -EPERM;
-  return TES_HAS(i->ops, setattr) ? i->ops->setattr(i, tes_task_ctx(t), set) : -EPERM;
+  int r = TES_HAS(i->ops, setattr) ? i->ops->setattr(i, tes_task_ctx(t), set) : -EPERM;
+  if (r >= 0)
+    tes_notify_setattr(p, set->valid);
+  return r;
 }
 
 gboolean tes_suid_killed(const TesInode *i, guint32 *mode) {

@@ -44,14 +44,22 @@ static gssize side_read(Side *s, TesTask *t, void *buf, gsize n, int flags) {
   TesIov iov;
   struct iovec one;
   tes_iov_init_kernel(&iov, &one, buf, n);
-  return tes_file_read(s->file, tes_task_ctx(t), &iov, s->seekable ? &s->pos : NULL, flags);
+  return tes_file_read(s->file, tes_task_ctx(t), &iov, s->seekable ? &s->pos : NULL, flags | TES_RW_QUIET);
 }
 
 static gssize side_write(Side *s, TesTask *t, void *buf, gsize n, int flags) {
   TesIov iov;
   struct iovec one;
   tes_iov_init_kernel(&iov, &one, buf, n);
-  return tes_file_write(s->file, tes_task_ctx(t), &iov, s->seekable ? &s->pos : NULL, flags);
+  return tes_file_write(s->file, tes_task_ctx(t), &iov, s->seekable ? &s->pos : NULL, flags | TES_RW_QUIET);
+}
+
+/* One event each for the whole transfer. */
+static void tell(gssize n, TesFile *in, TesFile *out) {
+  if (n <= 0)
+    return;
+  tes_notify_file(in, IN_ACCESS);
+  tes_notify_file(out, IN_MODIFY);
 }
 
 /* Copies up to `count` bytes; `in` is seekable, so that what was read but not written is not lost. */
@@ -92,6 +100,7 @@ glong tes_sys_do_sendfile(TesTask *t, const gulong a[6]) {
   if (r < 0)
     return r;
   gssize n = copy_loop(t, &from, &to, MIN(a[3], TES_MAX_RW_COUNT));
+  tell(n, in, out);
   if (n > 0) {
     side_end(&to, t);
     if (side_end(&from, t) < 0)
@@ -127,6 +136,7 @@ glong tes_sys_do_copy_file_range(TesTask *t, const gulong a[6]) {
   if (in->inode == out->inode && from.pos < to.pos + (goffset)len && to.pos < from.pos + (goffset)len)
     return -EINVAL;
   gssize n = copy_loop(t, &from, &to, len);
+  tell(n, in, out);
   if (n > 0 && (side_end(&from, t) < 0 || side_end(&to, t) < 0))
     return -EFAULT;
   return n;
@@ -213,6 +223,7 @@ glong tes_sys_do_splice(TesTask *t, const gulong a[6]) {
   if (r < 0)
     return r;
   gssize n = pin ? splice_from_pipe(t, in, &to, len, nonblock) : splice_to_pipe(t, &from, out, len, nonblock);
+  tell(n, in, out);
   if (n > 0 && (side_end(&from, t) < 0 || side_end(&to, t) < 0))
     return -EFAULT;
   return tes_sys_wrote(t, n);

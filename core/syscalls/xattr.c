@@ -84,9 +84,12 @@ static glong do_set(TesTask *t, How how, const gulong a[6]) {
     r = may_change(t, p, name);
   if (r < 0)
     return r;
-  return TES_HAS(p->inode->ops, setxattr)
-             ? p->inode->ops->setxattr(p->inode, tes_task_ctx(t), name, value, a[3], flags)
-             : -EOPNOTSUPP;
+  r = TES_HAS(p->inode->ops, setxattr)
+          ? p->inode->ops->setxattr(p->inode, tes_task_ctx(t), name, value, a[3], flags)
+          : -EOPNOTSUPP;
+  if (r >= 0)
+    tes_notify_path(p, IN_ATTRIB);
+  return r;
 }
 
 static glong do_get(TesTask *t, How how, const gulong a[6]) {
@@ -155,8 +158,11 @@ static glong do_remove(TesTask *t, How how, const gulong a[6]) {
     r = may_change(t, p, name);
   if (r < 0)
     return r;
-  return TES_HAS(p->inode->ops, removexattr) ? p->inode->ops->removexattr(p->inode, tes_task_ctx(t), name)
-                                             : -EOPNOTSUPP;
+  r = TES_HAS(p->inode->ops, removexattr) ? p->inode->ops->removexattr(p->inode, tes_task_ctx(t), name)
+                                          : -EOPNOTSUPP;
+  if (r >= 0)
+    tes_notify_path(p, IN_ATTRIB);
+  return r;
 }
 
 static glong sys_setxattr(TesTask *t, const gulong a[6]) { return do_set(t, BY_PATH, a); }

@@ -128,3 +128,11 @@ int rules_open(TesCtx *ctx, TesInode *i, gulong mount_flags, guint flags, gboole
     tes_inode_put_write(i);
   return r < 0 ? r : 0;
 }
+
+void rules_tell_open(TesFile *f, guint flags, gboolean created) {
+  if (!tes_notify_on() || (flags & O_PATH))
+    return;
+  if ((flags & O_TRUNC) && !created && S_ISREG(f->inode->mode))
+    tes_notify_file(f, IN_MODIFY);
+  tes_notify_file(f, IN_OPEN);
+}

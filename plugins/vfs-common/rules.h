@@ -42,3 +42,5 @@ int rules_tmpfile_flags(guint flags);
  * call, whatever its mode. mount_flags: MS_* of the mount, MS_RDONLY for a read-only filesystem too. The inode is filled in; the path
  * is left to the caller (a filesystem may have filled it in). */
 int rules_open(TesCtx *, TesInode *, gulong mount_flags, guint flags, gboolean created, TesFile **out);
+/* Tells those who watch (notify.h), once f->path is there; flags as given to rules_open(). */
+void rules_tell_open(TesFile *f, guint flags, gboolean created);

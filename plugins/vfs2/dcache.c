@@ -154,6 +154,8 @@ static Dentry *kill_claimed(Dentry *d) {
   if ((d_flags(d) & D_ROOT) && g_hash_table_lookup(v->roots, d->super) == d)
     g_hash_table_remove(v->roots, d->super);
   tes_mutex_unlock(&v->dcache_lock);
+  if ((d_flags(d) & D_DELETED) && d->inode)
+    tes_notify_gone(d->inode);
   tes_epoch_defer(dentry_free, d);
   return parent;
 }

@@ -35,6 +35,10 @@ static int create_in_locked_dir(Walk *w, const TesNode *n, Dentry **out) {
                    : rules_make(w->ctx, d_inode(dir), d->name, n, &inode);
   if (r >= 0) {
     v2_instantiate(d, inode);
+    if (n->link_to)
+      tes_notify_link(d_inode(dir), d->name, inode);
+    else
+      tes_notify_create(d_inode(dir), d->name, inode);
     *out = d;
     return 0;
   }
@@ -87,8 +91,10 @@ static int remove_locked(Walk *w, Dentry *d, gboolean dir) {
     return -EBUSY;
   if (!dir) {
     r = TES_HAS(di->ops, unlink) ? di->ops->unlink(di, w->ctx, d->name, i) : -EPERM;
-    if (r >= 0)
+    if (r >= 0) {
       forget(d, FALSE);
+      tes_notify_inode(i, IN_ATTRIB);
+    }
     return r;
   }
   TES_LOCKED(&d->lock);
@@ -115,10 +121,13 @@ int v2_op_remove(TesVfs *vfs, TesCtx *ctx, const TesAt *at, gboolean dir) {
     r = v2_lookup_locked(w.v, ctx, w.pos.d, w.last, w.last_len, &d);
     if (r >= 0)
       r = remove_locked(&w, d, dir);
+    /* The end of the file itself is told before that of its name. */
+    if (d)
+      v2_dentry_unref(d);
+    if (r >= 0)
+      tes_notify_remove(d_inode(w.pos.d), w.last, dir);
     tes_mutex_unlock(&w.pos.d->lock);
   }
-  if (d)
-    v2_dentry_unref(d); /* outside the lock: the last reference frees the inode */
   v2_walk_end(&w);
   return r;
 }
@@ -186,6 +195,14 @@ static int may_rename(Rename *m) {
   return r;
 }
 
+static void tell_rename(const Rename *m) {
+  const Walk *f = &m->from, *t = &m->to;
+  TesInode *od = d_inode(f->pos.d), *nd = d_inode(t->pos.d), *s = d_inode(m->source), *x = d_inode(m->target);
+  tes_notify_rename(f->ctx, od, f->last, nd, t->last, s, exchanging(m) ? NULL : x);
+  if (exchanging(m))
+    tes_notify_rename(f->ctx, nd, t->last, od, f->last, x, NULL);
+}
+
 static int rename_locked(Rename *m) {
   Dentry *odir = m->from.pos.d, *ndir = m->to.pos.d;
   int r = v2_lookup_locked(m->from.v, m->from.ctx, odir, m->from.last, m->from.last_len, &m->source);
@@ -214,6 +231,8 @@ static int rename_locked(Rename *m) {
       v2_dcache_prune_children(m->target);
     tes_mutex_unlock(&m->target->lock);
   }
+  if (r >= 0)
+    tell_rename(m);
   return r;
 }
 

@@ -7,10 +7,13 @@
 static int open_place(V2 *v, TesCtx *ctx, Pos *p, guint flags, gboolean created, TesFile **out) {
   gulong mount_flags = v2_mount_flags(p->mnt) | (p->mnt->super->read_only ? MS_RDONLY : 0);
   int r = rules_open(ctx, d_inode(p->d), mount_flags, flags, created, out);
-  if (r < 0 || (*out)->path)
+  if (r < 0)
     return r;
-  (*out)->path = v2_path_new(v, p->mnt, p->d);
-  *p = (Pos){NULL, NULL};
+  if (!(*out)->path) {
+    (*out)->path = v2_path_new(v, p->mnt, p->d);
+    *p = (Pos){NULL, NULL};
+  }
+  rules_tell_open(*out, flags, created);
   return 0;
 }
 
@@ -28,6 +31,7 @@ static int create_locked(Walk *w, Dentry *d, guint32 mode) {
   if (r < 0)
     return r;
   v2_instantiate(d, inode);
+  tes_notify_create(dir, d->name, inode);
   return 0;
 }
 

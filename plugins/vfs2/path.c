@@ -24,6 +24,21 @@ void v2_op_path_unref(TesPath *p) {
 
 gboolean v2_op_is_deleted(TesPath *p) { return d_flags(v2_path(p)->d) & D_DELETED ? TRUE : FALSE; }
 
+/* The name and the directory belong together only while no rename runs. */
+gboolean v2_op_parent(TesPath *p, gboolean (*want)(TesInode *), TesInode **dir, char *name) {
+  Dentry *d = v2_path(p)->d;
+  tes_epoch_enter();
+  Dentry *up = LOAD(d->parent);
+  gboolean wanted = up && want(d_inode(up));
+  tes_epoch_leave();
+  if (!wanted)
+    return FALSE;
+  TES_LOCKED(&d->v->dcache_lock);
+  *dir = tes_inode_ref(d_inode(d->parent));
+  g_strlcpy(name, d->name, TES_NAME_MAX + 1);
+  return TRUE;
+}
+
 /* ---- Names, written from the end of a buffer that grows at its front ---- */
 
 typedef struct {

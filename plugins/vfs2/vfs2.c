@@ -109,6 +109,7 @@ static const TesVfsOps ops = {
     .priority = 20,
     .ns_path = v2_op_ns_path,
     .is_deleted = v2_op_is_deleted,
+    .parent = v2_op_parent,
 };
 
 static TesVfs *op_new(TesKernel *k, GError **error) {

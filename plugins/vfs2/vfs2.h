@@ -250,5 +250,6 @@ void v2_op_path_unref(TesPath *);
 char *v2_op_name(TesVfs *, TesPath *root, TesPath *);
 TesPath *v2_op_anon_path(TesVfs *, TesCtx *, TesInode *, const char *name);
 gboolean v2_op_is_deleted(TesPath *);
+gboolean v2_op_parent(TesPath *, gboolean (*want)(TesInode *), TesInode **dir, char *name);
 /* Name of a place below `root`; `top`: name inside its own mount's super. g_malloc'ed. */
 char *v2_name_of(V2 *, const Pos *root, const Pos *p, gboolean in_super);

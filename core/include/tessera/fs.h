@@ -52,6 +52,7 @@ enum {
   TES_INODE_MAGIC_LINK = 1 << 2, /* a symbolic link that `follow` resolves to a place, not to a text */
   TES_INODE_APPEND_ONLY = 1 << 3,
   TES_INODE_IMMUTABLE = 1 << 4,
+  TES_INODE_FLEETING = 1 << 5, /* made anew for each lookup: the number says which file it is (proc) */
 };
 
 /* Embedded first in every inode. mode, uid, gid, rdev are kept current by the filesystem and may be read

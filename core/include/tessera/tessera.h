@@ -8,6 +8,7 @@
 #include <tessera/kernel.h>
 #include <tessera/lock.h>
 #include <tessera/mm.h>
+#include <tessera/notify.h>
 #include <tessera/platform.h>
 #include <tessera/plugin.h>
 #include <tessera/socket.h>

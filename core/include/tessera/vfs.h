@@ -111,6 +111,9 @@ typedef struct {
   TesPath *(*ns_path)(TesMountNs *copy, TesPath *);
   /* Its name has been removed (getcwd: ENOENT). */
   gboolean (*is_deleted)(TesPath *);
+  /* The directory that holds the place's name and that name, inside its filesystem (mounts do not matter), if want(directory)
+   * says so; want is quick and takes no lock. FALSE: not wanted, or none (a filesystem's root). notify.h. Transfer full. */
+  gboolean (*parent)(TesPath *, gboolean (*want)(TesInode *dir), TesInode **dir, char name[TES_NAME_MAX + 1]);
 } TesVfsOps;
 
 struct _TesVfs {
