@@ -54,6 +54,13 @@ BOOL_FLAG(clear_env)
 BOOL_FLAG(strace)
 BOOL_FLAG(verbose)
 
+static gboolean set_strace_to(gpointer o, char **a, GError **e) {
+  (void)e;
+  DoOptions *d = o;
+  d->strace = TRUE;
+  return set_string(&d->strace_to, a);
+}
+
 static gboolean set_user(gpointer o, char **a, GError **e) {
   DoOptions *d = o;
   guint64 uid, gid;
@@ -151,6 +158,7 @@ const Flag do_flags[] = {
     {"proc", 1, add_proc},
     {"dev", 1, add_dev},
     {"strace", 0, set_strace},
+    {"strace-to", 1, set_strace_to},
     {"verbose", 0, set_verbose},
     {NULL, 0, NULL},
 };
@@ -171,7 +179,7 @@ void do_options_init(DoOptions *o) {
 }
 
 void do_options_clear(DoOptions *o) {
-  char **strings[] = {&o->platform, &o->vfs, &o->device, &o->root, &o->cwd, &o->hostname};
+  char **strings[] = {&o->platform, &o->vfs, &o->device, &o->root, &o->cwd, &o->hostname, &o->strace_to};
   for (gsize i = 0; i < G_N_ELEMENTS(strings); i++)
     g_free(*strings[i]);
   g_ptr_array_unref(o->plugin_dirs);

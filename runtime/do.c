@@ -10,6 +10,7 @@
 typedef struct {
   TesKernel *kernel;
   Stdio *stdio;
+  int strace_fd; /* of --strace-to; or 0 */
   int signal_fd;
   GSource *signals;
 } Sandbox;
@@ -124,7 +125,16 @@ static int run_program(Sandbox *s, const DoOptions *o, char **argv, GError **err
   return status;
 }
 
-static TesKernel *make_kernel(TesRegistry *r, const DoOptions *o, GError **error) {
+static gboolean open_trace(Sandbox *s, const DoOptions *o, GError **error) {
+  if (!o->strace_to)
+    return TRUE;
+  s->strace_fd = open(o->strace_to, O_WRONLY | O_CREAT | O_TRUNC | O_APPEND | O_CLOEXEC, 0644);
+  if (s->strace_fd < 0)
+    g_set_error(error, TES_ERROR, TES_ERROR_CONFIG, "--strace-to=%s: %s", o->strace_to, g_strerror(errno));
+  return s->strace_fd >= 0;
+}
+
+static TesKernel *make_kernel(TesRegistry *r, const DoOptions *o, int strace_fd, GError **error) {
   TesTimekeeper *tk = tes_timekeeper_new();
   tes_timekeeper_set_clocks(tk, NULL, NULL);
   TesKernelArgs a = {.size = sizeof a,
@@ -134,6 +144,7 @@ static TesKernel *make_kernel(TesRegistry *r, const DoOptions *o, GError **error
                      .device = o->device,
                      .application_cores = o->cpus,
                      .strace = o->strace,
+                     .strace_fd = strace_fd,
                      .cpuid = o->cpuid,
                      .hostname = o->hostname,
                      .memory_limit = o->memory,
@@ -152,7 +163,9 @@ static int run_sandbox(const DoOptions *o, char **argv, GError **error) {
   TesRegistry *r = load_plugins((char **)o->plugin_dirs->pdata, error);
   if (!r)
     return -1;
-  Sandbox s = {.kernel = make_kernel(r, o, error), .signal_fd = -1};
+  Sandbox s = {.signal_fd = -1};
+  if (open_trace(&s, o, error))
+    s.kernel = make_kernel(r, o, s.strace_fd, error);
   int status = -1;
   if (s.kernel) {
     if (watch_signals(&s, &set, error))
@@ -166,6 +179,8 @@ static int run_sandbox(const DoOptions *o, char **argv, GError **error) {
       stdio_free(s.stdio);
     tes_kernel_free(s.kernel);
   }
+  if (s.strace_fd > 0)
+    close(s.strace_fd);
   tes_registry_free(r);
   return status;
 }
@@ -236,6 +251,9 @@ const Verb verb_do = {
     "    --plugin-path=DIR     where plugins are; may be repeated; default: the build tree's or the "
     "installed ones\n"
     "    --strace              one line on standard error for each system call\n"
+    "    --strace-to=FILE      the same into FILE, with times: as strace -f writes them with absolute and "
+    "system call times in\n"
+    "                          nanoseconds\n"
     "    --verbose             log lines of the kernel on standard error\n\n"
     "EXIT STATUS\n"
     "    PROGRAM's status; 128 + N if signal N ended it; 125 if the sandbox could not be made; 126 if "

@@ -4,7 +4,8 @@
 #include <stdio.h>
 #include <string.h>
 
-const Verb *const verbs[] = {&verb_do, &verb_doctor, &verb_plugins, &verb_syscalls, &verb_context_keys, NULL};
+const Verb *const verbs[] = {&verb_do,       &verb_compare,      &verb_doctor, &verb_plugins,
+                             &verb_syscalls, &verb_context_keys, NULL};
 
 int report(const GError *e) {
   g_autofree char *line = g_strdup(e->message);

@@ -53,12 +53,38 @@ static MountType mount_type(const MountSpec *m) {
   return (MountType){"dev", "dev", NULL, MS_NOSUID};
 }
 
+/* Makes a missing mount point with the directories above it, as container runtimes do; fails where nothing can be made. */
+static int make_mount_point(TesCtx *ctx, const char *path, gboolean dir) {
+  TesVfs *v = tes_kernel_vfs(ctx->kernel);
+  g_autofree char *part = g_strdup(path);
+  for (char *p = part; *p; p++) {
+    gboolean last = !p[1];
+    if (p == part || (*p != '/' && !last))
+      continue;
+    char kept = *p;
+    if (kept == '/')
+      *p = '\0';
+    TesAt at = {.path = part};
+    TesNode node = {.mode = last && !dir ? S_IFREG | 0644 : S_IFDIR | 0755};
+    int r = v->ops->create(v, ctx, &at, &node, NULL);
+    *p = kept;
+    if (r < 0 && r != -EEXIST)
+      return r;
+  }
+  return 0;
+}
+
 /* What the default tree lacks is left out: a root may hold nothing but one program, and a missing filesystem plugin takes
  * away that filesystem only. */
 static gboolean mount_one(TesKernel *k, const MountSpec *m, gboolean optional, GError **error) {
   MountType t = mount_type(m);
   TesAt at = {.path = m->target};
-  int r = tes_fs_mount(tes_kernel_supervisor_ctx(k), &at, t.type, t.source, t.opts, t.flags);
+  TesCtx *ctx = tes_kernel_supervisor_ctx(k);
+  int r = tes_fs_mount(ctx, &at, t.type, t.source, t.opts, t.flags);
+  gboolean is_file =
+      (m->kind == MOUNT_BIND || m->kind == MOUNT_RO_BIND) && !g_file_test(m->source, G_FILE_TEST_IS_DIR);
+  if (r == -ENOENT && !optional && make_mount_point(ctx, m->target, !is_file) == 0)
+    r = tes_fs_mount(ctx, &at, t.type, t.source, t.opts, t.flags);
   if (r == 0)
     return TRUE;
   if (optional && (r == -ENOENT || r == -ENOTDIR || r == -ENODEV)) {

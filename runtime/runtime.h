@@ -13,7 +13,7 @@ typedef struct {
   const char *manual;                /* text of `tessera VERB --help` */
 } Verb;
 extern const Verb *const verbs[];
-extern const Verb verb_do, verb_doctor, verb_plugins, verb_syscalls, verb_context_keys;
+extern const Verb verb_do, verb_compare, verb_doctor, verb_plugins, verb_syscalls, verb_context_keys;
 
 /* A flag of a verb: takes n_args words ("--x v", or "--x=v" for one). Returns FALSE with *error set. */
 typedef struct {
@@ -43,6 +43,7 @@ typedef struct {
   GArray *mounts;               /* MountSpec */
   TesCpuidMode cpuid;
   gboolean clear_env, strace, verbose, have_user;
+  char *strace_to; /* file, or NULL: standard error */
   guint32 uid, gid;
   guint cpus;
   guint64 memory;

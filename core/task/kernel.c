@@ -141,6 +141,7 @@ gboolean tes_kernel_init(TesKernel *k, const TesKernelArgs *a, GError **error) {
   k->cores = a->application_cores;
   k->use_host_cores = a->use_host_cores;
   k->strace = a->strace;
+  k->strace_fd = a->size > G_STRUCT_OFFSET(TesKernelArgs, strace_fd) ? a->strace_fd : 0;
   k->pid_max = a->pid_max ? a->pid_max : DEFAULT_PID_MAX;
   copy_auxv(k, a->extra_auxv);
   for (guint i = 0; i < TES_SYSCALL_MAX; i++)

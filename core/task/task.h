@@ -211,6 +211,7 @@ struct _TesTask {
   /* borrowed root and cwd handed out by the context table, dropped before the guest runs again */
   GSList *borrowed_paths;
   gpointer trace;          /* core/trace */
+  gint64 trace_began;      /* when the traced call began: nanoseconds of the host's real time */
   gboolean vm_shared;      /* CLONE_VM was used with another group: its memory outlives it */
   gboolean linked;         /* task-set lock: has numbers and is counted */
   guint32 counted_uid;     /* task-set lock: whose RLIMIT_NPROC it counts against */
@@ -235,6 +236,7 @@ struct _TesKernel {
   guint64 *extra_auxv;
   guint n_extra_auxv;
   gboolean strace;
+  int strace_fd; /* where to; 0: standard error */
   const TesSyscall *syscalls[TES_SYSCALL_MAX];
 
   TesMutex task_set;    /* process tree */

@@ -1,13 +1,16 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* --strace: one line on standard error for each system call, in the form strace(1) users know. Arguments are decoded from
+/* --strace: one line for each system call, in the form strace(1) users know; on standard error, or in a file (--strace-to)
+ * in the form strace writes with -f, absolute and system call times in nanoseconds: TASK TIME CALL = RESULT <SECONDS>. Arguments are decoded from
  * the row's letters: d int, u unsigned, x hex, p pointer, s string, f descriptor, a directory descriptor, o octal mode,
  * O open flags, M protection, m mmap flags, S signal, T timespec. */
 #include <core/trace/trace.h>
 #include <fcntl.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <unistd.h>
 
 #define MAX_STRING 64
+#define NS_PER_SECOND G_GINT64_CONSTANT(1000000000)
 
 static void add_flags(GString *s, gulong v, const char *const *names, const gulong *bits, gsize n,
                       const char *zero) {
@@ -122,7 +125,32 @@ static void add_arg(GString *s, TesTask *t, char letter, gulong v) {
   }
 }
 
-static void emit(TesTask *t, const char *text) { g_printerr("[%d] %s\n", t->tid, text); }
+static gint64 host_nanoseconds(void) {
+  struct timespec ts;
+  clock_gettime(CLOCK_REALTIME, &ts);
+  return (gint64)ts.tv_sec * NS_PER_SECOND + ts.tv_nsec;
+}
+
+/* One write(2) for a line: the lines of several tasks do not mix. `took` < 0: no duration. */
+static void emit(TesTask *t, const char *text, gint64 began, gint64 took) {
+  int fd = t->kernel->strace_fd;
+  if (fd <= 0) {
+    g_printerr("[%d] %s\n", t->tid, text);
+    return;
+  }
+  GString *line = g_string_new(NULL);
+  g_string_append_printf(line, "%d %" G_GINT64_FORMAT ".%09d %s", t->tid, began / NS_PER_SECOND,
+                         (int)(began % NS_PER_SECOND), text);
+  if (took >= 0)
+    g_string_append_printf(line, " <%" G_GINT64_FORMAT ".%09d>", took / NS_PER_SECOND,
+                           (int)(took % NS_PER_SECOND));
+  g_string_append_c(line, '\n');
+  if (write(fd, line->str, line->len) < 0)
+    tes_info("--strace-to: %s", g_strerror(errno));
+  g_string_free(line, TRUE);
+}
+
+static void emit_event(TesTask *t, const char *text) { emit(t, text, host_nanoseconds(), -1); }
 
 void tes_trace_enter(TesTask *t, const TesSyscall *row) {
   GString *s = g_string_new(NULL);
@@ -140,6 +168,7 @@ void tes_trace_enter(TesTask *t, const TesSyscall *row) {
   if (t->trace)
     g_string_free(t->trace, TRUE);
   t->trace = s;
+  t->trace_began = host_nanoseconds();
 }
 
 static void add_result(GString *s, glong r) {
@@ -169,8 +198,9 @@ void tes_trace_leave(TesTask *t, const TesSyscall *row, glong result) {
   GString *s = g_steal_pointer(&t->trace);
   if (!s)
     return;
+  gint64 took = host_nanoseconds() - t->trace_began;
   add_result(s, result);
-  emit(t, s->str);
+  emit(t, s->str, t->trace_began, MAX(took, 0));
   g_string_free(s, TRUE);
 }
 
@@ -178,7 +208,7 @@ void tes_trace_exec(TesTask *t, char **argv) {
   g_autofree char *line = g_strjoinv(" ", argv);
   g_autofree char *text = g_strdup_printf("--- exec [%s] ---", line);
   if (t->kernel->strace)
-    emit(t, text);
+    emit_event(t, text);
 }
 
 void tes_trace_signal(TesTask *t, const siginfo_t *info) {
@@ -186,7 +216,7 @@ void tes_trace_signal(TesTask *t, const siginfo_t *info) {
   g_autofree char *text =
       g_strdup_printf("--- SIG%s {si_signo=%d, si_code=%d, si_pid=%d, si_addr=%p} ---",
                       abbrev ? abbrev : "RT", info->si_signo, info->si_code, info->si_pid, info->si_addr);
-  emit(t, text);
+  emit_event(t, text);
 }
 
 void tes_trace_exit(TesTask *t, int status) {
@@ -195,10 +225,10 @@ void tes_trace_exit(TesTask *t, int status) {
   GString *s = g_steal_pointer(&t->trace);
   if (s) { /* a call that did not return */
     g_string_append(s, " = ?");
-    emit(t, s->str);
+    emit(t, s->str, t->trace_began, -1);
     g_string_free(s, TRUE);
   }
   g_autofree char *text = status & 0x7f ? g_strdup_printf("+++ killed by signal %d +++", status & 0x7f)
                                         : g_strdup_printf("+++ exited with %d +++", status >> 8 & 0xff);
-  emit(t, text);
+  emit_event(t, text);
 }

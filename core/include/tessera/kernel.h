@@ -48,6 +48,7 @@ typedef struct {
   guint64 memory_limit;      /* bytes; 0: what the host has */
   guint pid_max;             /* 0: 32768 */
   TesCpuidMode cpuid;
+  int strace_fd; /* where the text trace goes, with times (O_APPEND; borrowed); 0: standard error, without */
 } TesKernelArgs;
 
 /* What tes_kernel_init() opens for `want` (NULL: the best), for those who want to know it beforehand: the first preferred
