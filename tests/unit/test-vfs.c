@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The VFS generation and the host filesystem, driven through the public interface by contexts of the test's own:
+/* A VFS generation (the argument) and the host filesystem, driven through the public interface by contexts of the test's own:
  * root, and a user without capabilities. Every case runs over a host directory and, if it is loaded, tmpfs. */
 #include "vfs-box.h"
 

@@ -131,13 +131,16 @@ static void assert_name(TesCtx *c, const char *path, const char *want) {
 
 /* ---- Start and end ---- */
 
+/* The generation is the program's argument; without one `generation`. */
 static TesRegistry *box_start(int *argc, char ***argv, const char *generation) {
   g_test_init(argc, argv, NULL);
+  if (*argc > 1)
+    generation = (*argv)[1];
   scratch = g_dir_make_tmp("tessera-vfs-XXXXXX", NULL);
   g_assert_nonnull(scratch);
   g_assert_cmpint(chmod(scratch, 0755), ==, 0);
   const char *dir = g_getenv("TESSERA_PLUGIN_PATH");
-  static const char *const wanted[] = {"vfs2", "fs-host", "fs-tmpfs", "platform-ptrace"};
+  static const char *const wanted[] = {"vfs1", "vfs2", "fs-host", "fs-tmpfs", "platform-ptrace"};
   g_autoptr(GError) error = NULL;
   TesRegistry *reg = tes_registry_new();
   for (guint i = 0; i < G_N_ELEMENTS(wanted); i++) {

@@ -76,6 +76,17 @@ G_DEFINE_AUTOPTR_CLEANUP_FUNC(TesMutexHolder, tes_mutex_holder_free)
 /* Holds `m` to the end of the block. */
 #define TES_LOCKED(m) g_autoptr(TesMutexHolder) G_PASTE(tes_held_, __LINE__) G_GNUC_UNUSED = tes_mutex_hold(m)
 
+/* Many readers or one writer; the same classes and the same rule. A reader may not take it again. */
+typedef struct {
+  pthread_rwlock_t rw;
+  const TesLockClass *klass;
+} TesRwLock;
+void tes_rwlock_init(TesRwLock *, const TesLockClass *);
+void tes_rwlock_clear(TesRwLock *);
+void tes_rwlock_read(TesRwLock *);
+void tes_rwlock_write(TesRwLock *);
+void tes_rwlock_unlock(TesRwLock *);
+
 /* Epochs: between enter and leave a thread may use objects found without a lock (page-map entries, dentries,
  * context values); what is retired meanwhile is freed only after it left. Sections nest, never sleep, never
  * take a lock of rank below MM_PAGES. */

@@ -1,0 +1,238 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The vfs1 generation's private types. It is the simple one: what is found is counted, names are looked up one at a time, and
+ * every lock is taken where it is needed.
+ *
+ *   dirent.c   the tree of dirents and its bounded cache     lookup.c   one name in one directory, asking the filesystem
+ *   mount.c    mounts, namespaces                            mountop.c  mount(2) family
+ *   walk.c     a path, component by component                open.c     open and create-on-open
+ *   names.c    create, remove, rename                        path.c     TesPath, names of places
+ *
+ * Locks, outermost first:
+ *   mounts      the mount trees; a moment
+ *   renames     one rename at a time, so that directories stand still for it
+ *   directory   one for each: its names against change; held while the filesystem is asked about them
+ *   tree        reader/writer, one for all dirents: parents, names, children, the cache; a moment, nothing is asked meanwhile */
+#pragma once
+
+#include "../vfs-common/walk.h"
+#include <stdio.h>
+#include <string.h>
+#include <sys/mount.h>
+#include <tessera/tessera.h>
+
+typedef struct _V1 V1;
+typedef struct _Dirent Dirent;
+typedef struct _Mount Mount;
+
+enum {
+  D_DELETED = 1 << 0, /* its name was removed */
+  D_DEAD = 1 << 1,    /* a removed directory: it has no names any more. Set under its lock */
+  D_ANON = 1 << 2,    /* nameless inode on a disconnected mount */
+  D_NOLINK = 1 << 3,  /* O_TMPFILE with O_EXCL: cannot be given a name */
+  D_IN_TREE = 1 << 4, /* found by its name: in the parent's `children`, or the root of a filesystem */
+};
+
+/* One name of a file that exists. Lives as long as somebody uses it, has a child of it, or the cache keeps it. */
+struct _Dirent {
+  gint refs; /* users, children, mounts, and the cache count one each */
+  gint used; /* atomic: found since the cache last looked at it */
+  gint flags;
+  V1 *v;
+  TesSuper *super; /* borrowed: the inode holds it */
+  TesInode *inode; /* owned; constant */
+  TesMutex lock;   /* directory: its names against change */
+  /* Tree lock: */
+  Dirent *parent; /* counted; NULL: root, or nameless */
+  char *name;
+  GHashTable *children; /* name -> Dirent, not counted; NULL until there is one */
+  GList cached;         /* its place in the cache; data NULL: not there */
+  gint
+      pins; /* mounts on it or below that need its name kept (directories that are asked every time); atomic */
+  gint mounted; /* mounts on it; atomic, written under the mount lock */
+};
+
+/* A filesystem at a place. Freed when the last reference goes; membership in a namespace counts one. */
+struct _Mount {
+  gint refs;
+  guint id, origin; /* origin: id of the mount that ns_copy() copied */
+  gulong flags;     /* MS_*; atomic */
+  V1 *v;
+  TesSuper *super; /* owned */
+  Dirent *root;    /* owned */
+  char *source;
+  gboolean anon;    /* disconnected: in V1.anon */
+  gint expire_mark; /* MNT_EXPIRE; atomic */
+  /* Mount lock: */
+  TesMountNs *ns;       /* NULL: in none */
+  Mount *parent;        /* NULL: a tree's top. Not counted: a parent goes after its children */
+  Dirent *point;        /* where in the parent; counted */
+  GHashTable *children; /* Dirent -> Mount, at most one on each place: the next one goes on top of it */
+};
+
+struct _TesMountNs {
+  gint refs;
+  V1 *v;
+  guint64 id;
+  Mount *root; /* mount lock */
+};
+
+typedef struct {
+  Mount *mnt;
+  Dirent *d;
+} Pos; /* counted, both */
+
+typedef struct {
+  TesPath base;
+  Pos pos;
+} V1Path;
+
+#define V1_DCACHE_DEFAULT 16384 /* dirents kept that nobody uses */
+
+struct _V1 {
+  TesVfs base;
+  TesMutex mounts, renames;
+  TesRwLock tree;
+  GQueue cache; /* Dirent.cached, the latest first; tree lock */
+  guint cache_max;
+  gint moves;        /* renames and changes of mounts so far; atomic */
+  GHashTable *roots; /* TesSuper -> Dirent, not counted; tree lock */
+  GHashTable *anon;  /* TesSuper -> Mount, not counted; mount lock */
+  gint next_mount_id;
+};
+
+static inline V1 *v1_of(TesVfs *v) { return (V1 *)v; }
+static inline Pos *v1_pos(TesPath *p) { return &((V1Path *)p)->pos; }
+static inline gint d_flags(const Dirent *d) { return g_atomic_int_get(&d->flags); }
+static inline void d_set(Dirent *d, gint f) { g_atomic_int_or((guint *)&d->flags, (guint)f); }
+static inline void d_clear(Dirent *d, gint f) { g_atomic_int_and((guint *)&d->flags, ~(guint)f); }
+/* Names in it come and go by themselves: ask every time. */
+static inline gboolean d_asks_always(const Dirent *dir) {
+  return (dir->inode->flags & TES_INODE_NO_CACHE) != 0;
+}
+
+/* ---- dirent.c ---- */
+void v1_tree_init(V1 *);
+void v1_tree_clear(V1 *);
+/* Outside the tree. inode: transfer full; parent: a reference is taken. */
+Dirent *v1_dirent_new(V1 *, Dirent *parent, const char *name, TesInode *);
+Dirent *v1_dirent_ref(Dirent *);
+void v1_dirent_unref(Dirent *); /* may free an inode: hold no lock but a directory's */
+/* The child of that name in the tree, referenced, or NULL. */
+Dirent *v1_child(Dirent *dir, const char *name);
+Dirent *v1_parent(Dirent *); /* referenced, or NULL */
+/* Puts a new dirent into the tree and the cache; the directory's lock is held. */
+void v1_enter_tree(Dirent *);
+/* Takes it out of both. */
+void v1_leave_tree(Dirent *);
+/* The directories' locks are held. `victim` (or NULL) had the new name. */
+void v1_move(Dirent *, Dirent *new_parent, const char *new_name, Dirent *victim);
+void v1_exchange(Dirent *, Dirent *);
+/* Root of a filesystem, shared by all its mounts; transfer full. */
+Dirent *v1_root_of(V1 *, TesSuper *);
+/* A filesystem's last mount went: the cache forgets it. */
+void v1_drop_super(V1 *, TesSuper *);
+gboolean v1_is_above(const Dirent *above, const Dirent *); /* or the same; under `renames` or the tree lock */
+/* Keep and release the names that lead to a mount point; mount lock held. */
+void v1_pin(Dirent *);
+void v1_unpin(Dirent *);
+
+/* ---- lookup.c ---- */
+/* The dirent of a name (transfer full), or -ENOENT. Takes the directory's lock if it must ask; `cached_only`: -EAGAIN then. */
+int v1_lookup(TesCtx *, Dirent *dir, const char *name, gboolean cached_only, Dirent **out);
+/* The same with the directory's lock held. */
+int v1_lookup_locked(TesCtx *, Dirent *dir, const char *name, Dirent **out);
+
+/* ---- mount.c ---- */
+typedef struct {
+  GSList *mounts, *dirents; /* references to drop */
+} Dead;
+Mount *v1_mount_new(V1 *, TesSuper * /* full */, Dirent *root /* full */, const char *source, gulong flags);
+Mount *v1_mount_ref(Mount *);
+void v1_mount_unref(Mount *); /* no lock held */
+/* Mount lock held: */
+void v1_mount_attach(Mount *, TesMountNs *, Mount *parent, Dirent *point); /* the tree takes a reference */
+/* One mount, and one with all that is mounted below. What the tree held goes to `dead`, for v1_release() without locks. */
+void v1_mount_detach(Mount *, Dead *);
+void v1_mount_detach_tree(Mount *, Dead *);
+/* Not attached anywhere; one reference. recursive: with what is mounted below `root`. */
+Mount *v1_mount_copy(Mount *, Dirent *root, gboolean recursive);
+void v1_set_ns(Mount *, TesMountNs *); /* of a whole tree */
+/* Without it: */
+void v1_release(Dead *);
+/* Replaces a place by what is mounted there, and by what is mounted on that. */
+void v1_cross(V1 *, Pos *);
+/* Replaces the root of a mount by where that is mounted; FALSE at the top. */
+gboolean v1_step_out(V1 *, Pos *);
+static inline gulong v1_mount_flags(Mount *m) {
+  return __atomic_load_n(&m->flags, __ATOMIC_ACQUIRE) | (m->super->read_only ? MS_RDONLY : 0);
+}
+static inline gboolean v1_read_only(Mount *m) { return (v1_mount_flags(m) & MS_RDONLY) != 0; }
+#define V1_MOUNT_FLAGS \
+  (MS_RDONLY | MS_NOSUID | MS_NODEV | MS_NOEXEC | MS_NOATIME | MS_NODIRATIME | MS_RELATIME | MS_STRICTATIME)
+
+TesMountNs *v1_ns_new(TesVfs *, TesCtx *, TesSuper *root, const char *source, gulong flags);
+TesMountNs *v1_ns_copy(TesVfs *, TesCtx *, TesMountNs *);
+TesMountNs *v1_ns_ref(TesMountNs *);
+void v1_ns_unref(TesMountNs *);
+TesPath *v1_ns_root(TesMountNs *);
+guint64 v1_ns_id(TesMountNs *);
+TesPath *v1_ns_path(TesMountNs *, TesPath *);
+
+/* ---- mountop.c ---- */
+int v1_mount(TesVfs *, TesCtx *, const TesAt *, TesSuper *, const char *source, gulong flags);
+int v1_bind(TesVfs *, TesCtx *, TesPath *, const TesAt *, gulong flags);
+int v1_remount(TesVfs *, TesCtx *, const TesAt *, gulong flags, const char *opts);
+int v1_propagation(TesVfs *, TesCtx *, const TesAt *, gulong flags);
+int v1_umount(TesVfs *, TesCtx *, const TesAt *, int flags);
+int v1_pivot_root(TesVfs *, TesCtx *, const TesAt *, const TesAt *);
+void v1_mounts(TesVfs *, TesCtx *, TesPath *, void (*)(const TesMountInfo *, gpointer), gpointer);
+
+/* ---- walk.c ---- */
+typedef struct {
+  V1 *v;
+  TesCtx *ctx;
+  guint flags; /* W_* */
+  guint64 resolve;
+  Pos root, base; /* borrowed: the caller's paths hold them */
+  Pos pos;
+  gint moves; /* at the start */
+  guint links;
+  const char *rest; /* what is left, in the caller's text or in buf */
+  char *buf;        /* owned: text of a link, with what followed it */
+  /* W_PARENT: the last component */
+  LastKind last_kind;
+  gboolean last_slash;
+  char last[TES_NAME_MAX + 1];
+} Walk;
+
+/* On success w->pos is where; v1_walk_end() releases it. */
+int v1_walk(Walk *, TesVfs *, TesCtx *, const TesAt *, guint flags);
+/* Goes on after the caller found that the last component, `d`, is a symbolic link to follow. */
+int v1_walk_link(Walk *, Dirent *d);
+void v1_walk_end(Walk *);
+static inline void v1_pos_clear(Pos *p) {
+  if (p->d)
+    v1_dirent_unref(p->d);
+  if (p->mnt)
+    v1_mount_unref(p->mnt);
+  *p = (Pos){NULL, NULL};
+}
+
+/* ---- open.c, names.c, path.c ---- */
+int v1_open(TesVfs *, TesCtx *, const TesAt *, guint flags, guint32 mode, TesFile **);
+int v1_open_path(TesVfs *, TesCtx *, TesPath *, guint flags, TesFile **);
+int v1_create(TesVfs *, TesCtx *, const TesAt *, const TesNode *, TesPath **);
+int v1_remove(TesVfs *, TesCtx *, const TesAt *, gboolean dir);
+int v1_rename(TesVfs *, TesCtx *, const TesAt *, const TesAt *, guint flags);
+/* Makes `node` under the walk's last name, whose directory is locked; *out: transfer full. -EEXIST if there is one. */
+int v1_make(Walk *, const TesNode *node, Dirent **out);
+
+TesPath *v1_path_new(V1 *, Mount * /* full */, Dirent * /* full */);
+TesPath *v1_path_ref(TesPath *);
+void v1_path_unref(TesPath *);
+char *v1_name(TesVfs *, TesPath *root, TesPath *);
+TesPath *v1_anon_path(TesVfs *, TesCtx *, TesInode *, const char *name);
+gboolean v1_is_deleted(TesPath *);
+gboolean v1_parent_name(TesPath *, gboolean (*want)(TesInode *), TesInode **dir, char *name);
+/* Name of a place below `root` (NULL: none); `in_super`: inside its own filesystem. g_malloc'ed. */
+char *v1_name_of(V1 *, const Pos *root, const Pos *, gboolean in_super);
