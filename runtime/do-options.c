@@ -32,6 +32,27 @@ static gboolean set_root(gpointer o, char **a, GError **e) {
   return TRUE;
 }
 
+static gboolean set_rw(gpointer o, char **a, GError **e) {
+  (void)a, (void)e;
+  ((DoOptions *)o)->root_mode = ROOT_RW;
+  return TRUE;
+}
+static gboolean set_ro(gpointer o, char **a, GError **e) {
+  (void)a, (void)e;
+  ((DoOptions *)o)->root_mode = ROOT_RO;
+  return TRUE;
+}
+static gboolean set_overlay(gpointer o, char **a, GError **e) {
+  DoOptions *d = o;
+  gboolean memory = g_str_equal(a[0], "memory");
+  if (!*a[0])
+    return bad_value(e, "overlay", a[0], "memory or a directory");
+  g_free(d->overlay);
+  d->overlay = memory ? NULL : g_canonicalize_filename(a[0], NULL);
+  d->root_mode = memory ? ROOT_MEMORY : ROOT_OVERLAY;
+  return TRUE;
+}
+
 static gboolean add_plugin_path(gpointer o, char **a, GError **e) {
   (void)e;
   g_ptr_array_add(((DoOptions *)o)->plugin_dirs, g_strdup(a[0]));
@@ -142,6 +163,9 @@ const Flag do_flags[] = {
     {"vfs", 1, set_vfs},
     {"device", 1, set_device},
     {"root", 1, set_root},
+    {"rw", 0, set_rw},
+    {"ro", 0, set_ro},
+    {"overlay", 1, set_overlay},
     {"plugin-path", 1, add_plugin_path},
     {"cwd", 1, set_cwd},
     {"env", 1, add_env},
@@ -179,7 +203,8 @@ void do_options_init(DoOptions *o) {
 }
 
 void do_options_clear(DoOptions *o) {
-  char **strings[] = {&o->platform, &o->vfs, &o->device, &o->root, &o->cwd, &o->hostname, &o->strace_to};
+  char **strings[] = {&o->platform, &o->vfs, &o->device,   &o->root,
+                      &o->overlay,  &o->cwd, &o->hostname, &o->strace_to};
   for (gsize i = 0; i < G_N_ELEMENTS(strings); i++)
     g_free(*strings[i]);
   g_ptr_array_unref(o->plugin_dirs);

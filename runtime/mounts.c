@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* What a sandbox of `tessera do` sees as its file tree, and finding the program in it. */
+#include <glib/gstdio.h>
 #include <runtime/runtime.h>
 #include <string.h>
 #include <sys/mount.h>
@@ -10,6 +11,36 @@ static gboolean mount_failed(GError **error, const char *what, const char *where
   return FALSE;
 }
 
+/* Backslashes keep commas of a directory's name apart from those between options. */
+static char *escape(const char *text) {
+  GString *s = g_string_new(NULL);
+  for (; *text; text++) {
+    if (*text == '\\' || *text == ',')
+      g_string_append_c(s, '\\');
+    g_string_append_c(s, *text);
+  }
+  return g_string_free(s, FALSE);
+}
+
+/* The root's filesystem. Without the overlay plugin the default falls back to read-only. */
+static int root_super(TesCtx *ctx, const DoOptions *o, const char *dir, gulong *flags, TesSuper **out) {
+  *flags = 0;
+  if (o->root_mode == ROOT_RW)
+    return tes_fs_new_super(ctx, "host", dir, "rw,cache=shared", 0, out);
+  if (o->root_mode == ROOT_OVERLAY) {
+    g_autofree char *upper = escape(o->overlay), *opts = g_strconcat("host,hostupper=", upper, NULL);
+    return tes_fs_new_super(ctx, "overlay", dir, opts, 0, out);
+  }
+  if (o->root_mode == ROOT_MEMORY) {
+    int r = tes_fs_new_super(ctx, "overlay", dir, "host,memory", 0, out);
+    if (r != -ENODEV)
+      return r;
+    tes_info("no overlay plugin: %s is read-only", dir);
+  }
+  *flags = MS_RDONLY;
+  return tes_fs_new_super(ctx, "host", dir, "ro", MS_RDONLY, out);
+}
+
 static gboolean make_root(TesKernel *k, const DoOptions *o, GError **error) {
   TesCtx *ctx = tes_kernel_supervisor_ctx(k);
   TesVfs *v = tes_kernel_vfs(k);
@@ -18,11 +49,16 @@ static gboolean make_root(TesKernel *k, const DoOptions *o, GError **error) {
     g_set_error(error, TES_ERROR, TES_ERROR_CONFIG, "root directory %s does not exist; give --root=DIR", dir);
     return FALSE;
   }
+  if (o->root_mode == ROOT_OVERLAY && g_mkdir_with_parents(o->overlay, 0700) < 0) {
+    g_set_error(error, TES_ERROR, TES_ERROR_CONFIG, "--overlay=%s: %s", o->overlay, g_strerror(errno));
+    return FALSE;
+  }
   TesSuper *super;
-  int r = tes_fs_new_super(ctx, "host", dir, "ro", MS_RDONLY, &super);
+  gulong flags;
+  int r = root_super(ctx, o, dir, &flags, &super);
   if (r < 0)
     return mount_failed(error, dir, "/", r);
-  TesMountNs *ns = v->ops->ns_new(v, ctx, super, dir, MS_RDONLY);
+  TesMountNs *ns = v->ops->ns_new(v, ctx, super, dir, flags);
   if (!ns) {
     g_set_error(error, TES_ERROR, TES_ERROR_FAILED, "the root mount namespace could not be made");
     return FALSE;
@@ -101,7 +137,9 @@ gboolean build_mounts(TesKernel *k, const DoOptions *o, GError **error) {
   if (!make_root(k, o, error))
     return FALSE;
   for (gsize i = 0; i < G_N_ELEMENTS(defaults); i++)
-    if (!mount_one(k, &defaults[i], TRUE, error))
+    /* With --rw the host's /tmp is written to like the rest. */
+    if (!(o->root_mode == ROOT_RW && g_str_equal(defaults[i].target, "/tmp")) &&
+        !mount_one(k, &defaults[i], TRUE, error))
       return FALSE;
   for (guint i = 0; i < o->mounts->len; i++)
     if (!mount_one(k, &g_array_index(o->mounts, MountSpec, i), FALSE, error))

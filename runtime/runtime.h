@@ -37,7 +37,12 @@ typedef struct {
   char *source, *target;
 } MountSpec;
 
+/* What becomes of writes to the root: gone with the sandbox, kept in a directory, refused, done. */
+typedef enum { ROOT_MEMORY, ROOT_OVERLAY, ROOT_RO, ROOT_RW } RootMode;
+
 typedef struct {
+  RootMode root_mode;
+  char *overlay; /* ROOT_OVERLAY: the directory */
   char *platform, *vfs, *device, *root, *cwd, *hostname;
   GPtrArray *plugin_dirs, *env; /* strings */
   GArray *mounts;               /* MountSpec */
