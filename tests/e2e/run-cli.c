@@ -142,7 +142,7 @@ static void test_binds(gconstpointer arm) {
   g_rmdir(dir);
 }
 
-/* The root is read-only; /tmp, /run and /dev/shm are the sandbox's own. */
+/* By default what is written to the root stays in the sandbox; /tmp, /run and /dev/shm are the sandbox's own. */
 static void test_root(gconstpointer arm) {
   g_autofree char *mark = g_strdup_printf("/tmp/tessera-mark-%d", getpid());
   g_autofree char *script =
@@ -151,8 +151,10 @@ static void test_root(gconstpointer arm) {
                       mark, mark);
   expect(arm, SH(script), NULL, 0, "x\nx\nx\nmade\n", "");
   g_assert_false(g_file_test(mark, G_FILE_TEST_EXISTS));
-  expect(arm, SH("for f in /etc/x /usr/x /x; do (echo >$f) 2>/dev/null && echo $f; done; echo done"), NULL, 0,
-         "done\n", "");
+  const char *write = "for f in /etc/x /usr/x /x; do (echo >$f) 2>/dev/null && echo $f; done; echo done";
+  expect(arm, WORDS("--ro", "--", "/bin/sh", "-c", write), NULL, 0, "done\n", "");
+  expect(arm, SH(write), NULL, 0, "/etc/x\n/usr/x\n/x\ndone\n", "");
+  g_assert_false(g_file_test("/etc/x", G_FILE_TEST_EXISTS) || g_file_test("/x", G_FILE_TEST_EXISTS));
   expect(arm, SH("mkdir /tmp/d && cd /tmp/d && echo $$ $(ls /proc | grep -c '^[0-9]') $(cat /proc/1/comm)"),
          NULL, 0, NULL, "");
 }

@@ -139,8 +139,8 @@ static void test_arm(gconstpointer data) {
   g_autofree char *vfs = g_strdup_printf("--vfs=%s", parts[0] && parts[1] ? parts[1] : "vfs2");
   g_autofree char *root = g_strdup_printf("--root=%s", the.root);
   double start = g_get_monotonic_time() / 1e6;
-  g_auto(ProcResult) r =
-      run_case((const char *[]){g_getenv("TESSERA"), "do", platform, vfs, root, "--", NULL}, the.timeout);
+  g_auto(ProcResult) r = run_case(
+      (const char *[]){g_getenv("TESSERA"), "do", platform, vfs, root, "--ro", "--", NULL}, the.timeout);
   g_test_message("%.1f s", g_get_monotonic_time() / 1e6 - start);
   if (r.status != the.native.status) {
     if (r.status < 0)

@@ -140,6 +140,7 @@ static GPtrArray *sandbox_argv(Program *program, const Arm *arm, const char *hos
 
   g_ptr_array_add(argv, g_strdup(tessera));
   g_ptr_array_add(argv, g_strdup("do"));
+  g_ptr_array_add(argv, g_strdup("--ro")); /* the programs look for it before they dare to remove files */
   arm_add_argv(argv, arm, host_dir);
   if (extra && g_shell_parse_argv(extra, NULL, &more, NULL))
     for (char **p = more; *p; p++)
