@@ -17,6 +17,12 @@ static TesMutex lock = TES_MUTEX_INIT(&marks_class);
 static TesNotifyMark *buckets[BUCKETS]; /* written under the lock */
 gint tes_notify_marks;
 
+/* inotify(7) leaves the numbers to the kernel; these are what small machines have. */
+static guint limits[TES_NOTIFY_LIMITS] = {
+    [TES_NOTIFY_MAX_QUEUED] = 16384, [TES_NOTIFY_MAX_INSTANCES] = 128, [TES_NOTIFY_MAX_WATCHES] = 65536};
+guint tes_notify_limit(TesNotifyLimit l) { return __atomic_load_n(&limits[l], __ATOMIC_RELAXED); }
+void tes_notify_set_limit(TesNotifyLimit l, guint n) { __atomic_store_n(&limits[l], n, __ATOMIC_RELAXED); }
+
 static TesNotifyMark **bucket(const TesInode *i) {
   guint64 h = ((guint64)(gsize)i->super >> 4) * 0x9e3779b97f4a7c15ULL ^ (i->ino + 1) * 0xbf58476d1ce4e5b9ULL;
   return &buckets[(h >> 32) % BUCKETS];
@@ -138,7 +144,7 @@ void tes_notify_do_rename(TesCtx *ctx, TesInode *odir, const char *oname, TesIno
   TesNotifyEvent to = {.mask = IN_MOVED_TO | dir, .cookie = cookie, .name = nname};
   deliver(odir, &from);
   deliver(ndir, &to);
-  if (target && !S_ISDIR(target->mode))
+  if (target)
     tes_notify_do_inode(target, IN_ATTRIB);
   TesNotifyEvent self = {.mask = IN_MOVE_SELF};
   deliver(source, &self);
@@ -195,7 +201,7 @@ static TesInode *first_of(TesSuper *s) {
 void tes_notify_do_unmount(TesSuper *s) {
   TesInode *i;
   while ((i = first_of(s))) {
-    take_all_off(i, IN_UNMOUNT);
+    take_all_off(i, IN_UNMOUNT | dir_bit(i));
     tes_inode_unref(i);
   }
 }

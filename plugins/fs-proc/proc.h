@@ -43,7 +43,7 @@ int find_entry(Node *, const Entry *, const char *name, TesInode **out);
 /* The task, unless it has exited (-ESRCH) or the caller may not look (-EACCES). */
 int check_task(Node *, TesCtx *);
 
-extern const Entry proc_root, proc_sys_dir[], proc_task_dir, proc_thread_dir;
+extern const Entry proc_root, proc_sys_dir[], proc_sys_inotify_dir[], proc_task_dir, proc_thread_dir;
 /* fdlink.c: computed names of fd/, fdinfo/ and ns/. */
 int fd_lookup(Node *, TesCtx *, const char *name, TesInode **out);
 int fdinfo_lookup(Node *, TesCtx *, const char *name, TesInode **out);

@@ -111,6 +111,7 @@ static const Entry vm_dir[] = {R_FILE("max_map_count", max_map_count),
                                {.name = NULL}};
 static const Entry fs_dir[] = {R_FILE("file-max", file_max),
                                R_FILE("file-nr", file_nr),
+                               {.name = "inotify", .mode = S_IFDIR | 0555, .dir = proc_sys_inotify_dir},
                                R_FILE("nr_open", nr_open),
                                R_FILE("pipe-max-size", pipe_max_size),
                                R_FILE("protected_hardlinks", one),

@@ -132,7 +132,7 @@ int rules_open(TesCtx *ctx, TesInode *i, gulong mount_flags, guint flags, gboole
 void rules_tell_open(TesFile *f, guint flags, gboolean created) {
   if (!tes_notify_on() || (flags & O_PATH))
     return;
+  tes_notify_file(f, IN_OPEN);
   if ((flags & O_TRUNC) && !created && S_ISREG(f->inode->mode))
     tes_notify_file(f, IN_MODIFY);
-  tes_notify_file(f, IN_OPEN);
 }

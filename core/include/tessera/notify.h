@@ -10,7 +10,7 @@
  *   unlink                         tes_notify_inode(inode, IN_ATTRIB); drop the name's dentry; tes_notify_remove()
  *   rmdir                          drop the name's dentry; tes_notify_remove()
  *   rename                         tes_notify_rename(); for an exchange once each way, the second with no target
- *   open                           IN_MODIFY if it truncated, then IN_OPEN: tes_notify_file(), with file->path set; not for O_PATH (rules_tell_open() of plugins/vfs-common)
+ *   open                           IN_OPEN, then IN_MODIFY if it truncated: tes_notify_file(), with file->path set; not for O_PATH (rules_tell_open() of plugins/vfs-common)
  *   a removed name's last user went: tes_notify_gone(its inode), which finds out whether that was the last link
  * and it offers TesVfsOps.parent. The core tells the rest: reading, writing, attributes, closing, unmounting. */
 #pragma once
@@ -53,6 +53,16 @@ void tes_notify_attach(TesNotifyMark *, TesInode *);
 gboolean tes_notify_detach(TesNotifyMark *);
 /* The same file? Two inodes of a filesystem that makes them anew for each lookup may be (TES_INODE_FLEETING). */
 gboolean tes_notify_same_inode(const TesInode *, const TesInode *);
+
+/* What a watcher bounds its users by: /proc/sys/fs/inotify shows and changes them. For all sandboxes of the process. */
+typedef enum {
+  TES_NOTIFY_MAX_QUEUED,    /* events of an instance made from now on */
+  TES_NOTIFY_MAX_INSTANCES, /* of one user */
+  TES_NOTIFY_MAX_WATCHES,   /* of one user */
+  TES_NOTIFY_LIMITS
+} TesNotifyLimit;
+guint tes_notify_limit(TesNotifyLimit);
+void tes_notify_set_limit(TesNotifyLimit, guint);
 
 extern gint tes_notify_marks; /* private: how many are attached */
 static inline gboolean tes_notify_on(void) {
