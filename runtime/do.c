@@ -158,6 +158,8 @@ static TesKernel *make_kernel(TesRegistry *r, const DoOptions *o, int strace_fd,
 
 static int run_sandbox(const DoOptions *o, char **argv, GError **error) {
   sigset_t set;
+  if (!prepare_limits(error))
+    return -1;
   block_signals(&set);
   g_ptr_array_add(o->plugin_dirs, NULL);
   TesRegistry *r = load_plugins((char **)o->plugin_dirs->pdata, error);

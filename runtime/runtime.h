@@ -55,6 +55,8 @@ typedef struct {
   GArray *auxv; /* guint64 pairs */
 } DoOptions;
 
+/* limits.c: raises the host limits of this process; FALSE: one is too small to run. */
+gboolean prepare_limits(GError **);
 /* mounts.c: the root mount namespace of the options. */
 gboolean build_mounts(TesKernel *, const DoOptions *, GError **);
 /* Path of a program as execvp(3) would find it inside the sandbox; transfer full. */

@@ -191,7 +191,7 @@ static int clone_aspace(TesMM *src, TesMM *child, TesChange *protect, TesChange 
   if (!child->aspace) {
     tes_info("fork: %s", error ? error->message : "the platform made no address space");
     g_clear_error(&error);
-    return -ENOMEM;
+    return -EMFILE; /* the host's processes, threads or descriptors; fork(2) has EAGAIN for that */
   }
   return tes_change_apply(child, lose);
 }
@@ -274,5 +274,5 @@ int tes_mm_fork(TesMM *src, TesTask *t, TesMM **out) {
   int r = -EAGAIN;
   for (guint i = 0; i < RETRIES && r == -EAGAIN; i++)
     r = fork_once(src, hints, n, out);
-  return r == -EAGAIN ? -ENOMEM : r;
+  return r == -EAGAIN ? -ENOMEM : r == -EMFILE ? -EAGAIN : r;
 }

@@ -311,7 +311,7 @@ static glong sys_flock(TesTask *t, const gulong a[6]) {
 }
 
 #define FCNTL_NOTE \
-  "no leases, directory notification or O_ASYNC signals; record locks on files with an inode only"
+  "no leases, directory notification or O_ASYNC signals"
 
 static const TesSyscall rows[] = {
     {3, "close", sys_close, TES_FULL, NULL, "f"},
@@ -320,7 +320,7 @@ static const TesSyscall rows[] = {
     {32, "dup", sys_dup, TES_FULL, NULL, "f"},
     {33, "dup2", sys_dup2, TES_FULL, NULL, "fd"},
     {72, "fcntl", sys_fcntl, TES_PARTIAL, FCNTL_NOTE, "fdx"},
-    {73, "flock", sys_flock, TES_PARTIAL, "files with an inode only", "fx"},
+    {73, "flock", sys_flock, TES_FULL, NULL, "fx"},
     {282, "signalfd", NULL, TES_NONE, "not yet", "fpu"},
     {284, "eventfd", sys_eventfd, TES_FULL, NULL, "u"},
     {289, "signalfd4", NULL, TES_NONE, "not yet", "fpux"},

@@ -104,12 +104,15 @@ static void stop_events(TesKernel *k) {
   g_thread_join(k->event_thread);
 }
 
-static void start_events(TesKernel *k) {
+static gboolean start_events(TesKernel *k, GError **error) {
   k->main_context = g_main_context_new();
   k->main_loop = g_main_loop_new(k->main_context, FALSE);
   tes_timers_init(k);
   tes_ticker_init(k);
-  k->event_thread = g_thread_new("tessera-events", event_main, k);
+  k->event_thread = g_thread_try_new("tessera-events", event_main, k, error);
+  if (!k->event_thread)
+    g_prefix_error(error, "no thread for the kernel's events (ulimit -u, cgroup pids.max): ");
+  return k->event_thread != NULL;
 }
 
 typedef struct {
@@ -154,7 +157,8 @@ gboolean tes_kernel_init(TesKernel *k, const TesKernelArgs *a, GError **error) {
   k->timekeeper = a->timekeeper;
   k->futexes = tes_futexes_new();
   k->unimpl = tes_unimpl_new();
-  start_events(k);
+  if (!start_events(k, error))
+    return FALSE;
   if (!tes_kernel_init_namespaces(k, a->hostname))
     return fail(error, TES_ERROR_FAILED, "the root namespaces could not be made");
   k->supervisor_cred = tes_cred_new_root(k->root_user);

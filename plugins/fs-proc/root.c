@@ -132,6 +132,12 @@ static int text_filesystems(Node *n, TesCtx *ctx, GString *s) {
   return 0;
 }
 
+static int text_locks(Node *n, TesCtx *ctx, GString *s) {
+  (void)n;
+  tes_locks_text(ctx, s);
+  return 0;
+}
+
 static int text_devices(Node *n, TesCtx *ctx, GString *s) {
   (void)n, (void)ctx;
   g_string_append(s, "Character devices:\n  1 mem\n  5 /dev/tty\n  5 /dev/console\n  5 /dev/ptmx\n136 "
@@ -213,6 +219,7 @@ static const Entry root_entries[] = {
     R_FILE("cpuinfo", text_cpuinfo),
     R_FILE("devices", text_devices),
     R_FILE("filesystems", text_filesystems),
+    R_FILE("locks", text_locks),
     R_FILE("loadavg", text_loadavg),
     R_FILE("meminfo", text_meminfo),
     R_FILE("stat", text_stat),

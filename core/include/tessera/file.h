@@ -160,6 +160,8 @@ int tes_file_getattr(TesFile *, TesCtx *, TesAttr *);
 int tes_file_setattr(TesFile *, TesCtx *, const TesSetAttr *);
 /* Target of /proc/PID/fd/N for a file without a path; transfer full. */
 char *tes_file_describe(TesFile *);
+/* Appends the lines of /proc/locks, with the process numbers that the viewer sees. */
+void tes_locks_text(TesCtx *viewer, GString *out);
 
 /* ---- Descriptors ---- */
 
