@@ -120,6 +120,9 @@ static int run_program(Sandbox *s, const DoOptions *o, char **argv, GError **err
     status = tes_tg_wait(tg);
     tes_kernel_kill(s->kernel, SIGKILL);
     tes_kernel_wait_exited(s->kernel);
+  } else { /* a process that never ran cannot be taken down: leave it to the host */
+    stdio_free(s->stdio);
+    _exit(report(*error));
   }
   tes_tg_unref(tg);
   return status;

@@ -17,7 +17,8 @@ gboolean tes_kernel_start_process(TesKernel *k, TesThreadGroup *tg, GError **err
   if (!can)
     return fail(error, TES_ERROR_STATE,
                 k->started ? "the process is already started" : "the kernel is not started");
-  tes_task_start(tg->leader);
+  if (tes_task_start(tg->leader) < 0)
+    return fail(error, TES_ERROR_FAILED, "no thread for the process (ulimit -u, cgroup pids.max)");
   return TRUE;
 }
 
