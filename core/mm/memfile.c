@@ -361,6 +361,8 @@ static gboolean map_sparse(TesMemFile *mf) {
   return FALSE;
 }
 
+guint64 tes_memfile_limit(const TesMemFile *mf) { return mf->limit; }
+
 TesMemFile *tes_memfile_new(guint64 limit, GError **error) {
   TesMemFile *mf = g_new0(TesMemFile, 1);
   tes_safe_init();

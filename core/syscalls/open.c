@@ -24,7 +24,7 @@ static glong open_common(TesTask *t, int dirfd, gulong upath, guint flags, guint
     p.at.base = p.file->path;
   }
   TesFile *f = NULL;
-  mode &= 07777 & ~tes_fsinfo_umask(t->fsinfo);
+  mode = tes_ctx_apply_umask(tes_task_ctx(t), mode & 07777);
   r = tes_vfs_open(tes_task_ctx(t), &p.at, flags, mode, &f);
   return r < 0 ? r : tes_fd_give(t, f, (flags & O_CLOEXEC) != 0);
 }

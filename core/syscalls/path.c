@@ -10,7 +10,7 @@
 
 /* ---- Making names ---- */
 
-static guint32 masked(TesTask *t, gulong mode) { return (guint32)mode & ~tes_fsinfo_umask(t->fsinfo); }
+static guint32 masked(TesTask *t, gulong mode) { return tes_ctx_apply_umask(tes_task_ctx(t), (guint32)mode); }
 
 static glong create(TesTask *t, int dirfd, gulong upath, const TesNode *node) {
   TES_PATH_ARG(p);

@@ -186,6 +186,7 @@ struct _TesTask {
   guint fault_repeats;
 
   /* the call being served */
+  guint32 umask_took; /* tes_ctx_apply_umask() */
   gulong nr, args[6];
   gboolean in_syscall; /* result may be a restart code */
   gboolean no_result;  /* handler set all registers itself (sigreturn, exec) */

@@ -90,15 +90,6 @@ static int bind_auto(UnixSock *s, TesCtx *ctx) {
   return -ENOSPC;
 }
 
-static guint32 umask_of(TesCtx *ctx) {
-  TesTask *t = tes_ctx_to_task(ctx);
-  TesFsInfo *fs = t ? tes_task_fsinfo(t) : NULL;
-  guint32 mask = fs ? tes_fsinfo_umask(fs) : 022;
-  if (fs)
-    tes_fsinfo_unref(fs);
-  return mask;
-}
-
 static void path_string(const struct sockaddr_un *un, socklen_t len, char out[sizeof un->sun_path + 1]) {
   gsize n = strnlen(un->sun_path, len - PATH_AT);
   memcpy(out, un->sun_path, n);
@@ -117,7 +108,7 @@ static int bind_path(UnixSock *s, TesCtx *ctx, const struct sockaddr_un *un, soc
   path_string(un, len, text);
   TesVfs *v = tes_kernel_vfs(ctx->kernel);
   TesAt at = {.path = text, .flags = TES_AT_NOFOLLOW};
-  TesNode node = {.mode = S_IFSOCK | (0777 & ~umask_of(ctx))};
+  TesNode node = {.mode = S_IFSOCK | tes_ctx_apply_umask(ctx, 0777)};
   TesPath *path = NULL;
   int r = v->ops->create(v, ctx, &at, &node, &path);
   if (r < 0)

@@ -53,7 +53,28 @@ enum {
   TES_INODE_APPEND_ONLY = 1 << 3,
   TES_INODE_IMMUTABLE = 1 << 4,
   TES_INODE_FLEETING = 1 << 5, /* made anew for each lookup: the number says which file it is (proc) */
+  TES_INODE_ACL = 1 << 6, /* has an access control list: tes_inode_set_acl() */
 };
+
+/* A POSIX access control list (acl(5)); the entries are as in the attribute's value, in the order of their tags. */
+typedef enum {
+  TES_ACL_USER_OBJ = 1,
+  TES_ACL_USER = 2,
+  TES_ACL_GROUP_OBJ = 4,
+  TES_ACL_GROUP = 8,
+  TES_ACL_MASK = 16,
+  TES_ACL_OTHER = 32,
+} TesAclTag;
+typedef struct {
+  guint16 tag, perm;
+  guint32 id;
+} TesAclEntry;
+typedef struct {
+  guint n;
+  TesAclEntry e[];
+} TesAcl;
+#define TES_ACL_ACCESS "system.posix_acl_access"
+#define TES_ACL_DEFAULT "system.posix_acl_default"
 
 /* Embedded first in every inode. mode, uid, gid, rdev are kept current by the filesystem and may be read
  * at any time (permission checks take them from here). */
@@ -68,6 +89,7 @@ struct _TesInode {
   gpointer attached; /* FIFO: its pipe; socket node: its endpoint. Guarded by tes_inode_attach_lock() */
   gpointer locks;    /* private: flock and record locks */
   gint writers;      /* private: open for writing, or < 0 while being executed (ETXTBSY) */
+  TesAcl *acl;       /* private: its access list beyond the mode bits, or NULL; read in an epoch */
 };
 
 /* Names are NUL-terminated, 1..255 bytes, no '/', never "." or "..". Inodes returned are referenced (transfer full).
@@ -122,6 +144,32 @@ void tes_inode_attach_unlock(void);
 int tes_inode_permission(TesInode *, TesCtx *, guint mask);
 /* Owner, or CAP_FOWNER. */
 gboolean tes_inode_owner_or_capable(const TesInode *, TesCtx *);
+/* ---- Access control lists; a list is freed with g_free() ---- */
+
+/* From the value of an attribute: 0, -EINVAL, -EOPNOTSUPP (another version). *out is NULL for an empty list. */
+int tes_acl_parse(const void *value, gsize size, TesAcl **out);
+gssize tes_acl_format(const TesAcl *, void *value, gsize size); /* as getxattr(2) */
+TesAcl *tes_acl_copy(const TesAcl * /* or NULL */);
+/* The permission bits that show a list; TRUE: they say all there is in it. */
+gboolean tes_acl_to_mode(const TesAcl *, guint32 *mode);
+/* chmod(2) of a file with a list: owner, mask (or group) and others follow the mode. */
+void tes_acl_chmod(TesAcl *, guint32 mode);
+/* What something new gets from the default list of its directory: restricts the bits of *mode, which no umask has touched, and returns
+ * the access list, or NULL if the bits are enough. */
+TesAcl *tes_acl_inherit(const TesAcl *dflt, guint32 *mode);
+/* Gives the inode a list that its owner's filesystem keeps (transfer full; NULL: none). tes_inode_permission() follows it, everywhere but where
+ * the filesystem has a `permission` of its own. A filesystem stacked on another copies the list of the inode below. */
+void tes_inode_set_acl(TesInode *, TesAcl *);
+TesAcl *tes_inode_get_acl(TesInode *); /* a copy, transfer full */
+/* May the attribute be set or (NULL) removed? 0, 1 (nothing to remove), -EOPNOTSUPP, -EACCES, -EPERM. */
+int tes_inode_may_set_acl(TesInode *, TesCtx *, gboolean dflt, const TesAcl *);
+/* For tes_inode_permission(): 1 granted, 0 denied, -1 no list. The caller is not the owner. */
+int tes_acl_permission(TesInode *, const TesCred *, guint mask);
+/* The mode without the bits of the caller's umask; it remembers which those were, until the context's next such call. */
+guint32 tes_ctx_apply_umask(TesCtx *, guint32 mode);
+/* The bits that the umask took from the mode of the call being served: a directory with a default list gives them back. */
+guint32 tes_ctx_umask_took(TesCtx *);
+
 /* Applies ownership rules for a new inode in `dir` (fs ids, set-gid directories) to *uid, *gid, *mode. */
 void tes_inode_new_owner(TesInode *dir, TesCtx *, guint32 *mode, guint32 *uid, guint32 *gid);
 

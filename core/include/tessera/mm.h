@@ -84,6 +84,8 @@ void tes_memfile_unref(TesMemFile *, goffset off, gsize len);
 guint tes_memfile_refs(TesMemFile *, goffset off);
 /* The kernel's view of an offset; valid for the whole file, contiguous. */
 void *tes_memfile_ptr(const TesMemFile *, goffset off);
+/* Bytes of memory the sandbox may have. */
+guint64 tes_memfile_limit(const TesMemFile *);
 /* Bytes allocated, by class. */
 guint64 tes_memfile_usage(TesMemFile *, TesMemClass);
 
