@@ -114,6 +114,28 @@ static gboolean set_cpuid(gpointer o, char **a, GError **e) {
   return bad_value(e, "cpuid", a[0], "auto, host or table");
 }
 
+static gboolean set_dcache(gpointer o, char **a, GError **e) {
+  guint64 n;
+  if (!g_ascii_string_to_unsigned(a[0], 10, 1, 1 << 24, &n, NULL))
+    return bad_value(e, "dcache", a[0], "a number of names from 1 to 16777216");
+  ((DoOptions *)o)->dcache = n;
+  return TRUE;
+}
+
+static gboolean set_trace(gpointer o, char **a, GError **e) {
+  DoOptions *d = o;
+  g_auto(GStrv) what = g_strsplit(a[0], ",", -1);
+  for (char **w = what; *w; w++) {
+    if (g_str_equal(*w, "path"))
+      d->trace_path = TRUE;
+    else if (g_str_equal(*w, "syscalls"))
+      d->strace = TRUE;
+    else
+      return bad_value(e, "trace", a[0], "path, syscalls, or both with a comma between");
+  }
+  return TRUE;
+}
+
 static gboolean set_memory(gpointer o, char **a, GError **e) {
   char *end;
   guint64 n = g_ascii_strtoull(a[0], &end, 10);
@@ -174,6 +196,8 @@ const Flag do_flags[] = {
     {"cpus", 1, set_cpus},
     {"cpuid", 1, set_cpuid},
     {"memory", 1, set_memory},
+    {"dcache", 1, set_dcache},
+    {"trace", 1, set_trace},
     {"hostname", 1, set_hostname},
     {"auxv", 1, add_auxv},
     {"ro-bind", 2, add_ro_bind},

@@ -147,6 +147,8 @@ static TesKernel *make_kernel(TesRegistry *r, const DoOptions *o, int strace_fd,
                      .device = o->device,
                      .application_cores = o->cpus,
                      .strace = o->strace,
+                     .trace_path = o->trace_path,
+                     .dcache_max = o->dcache,
                      .strace_fd = strace_fd,
                      .cpuid = o->cpuid,
                      .hostname = o->hostname,
@@ -242,7 +244,8 @@ const Verb verb_do = {
     "FLAGS\n"
     "    --platform=NAME       how guest code is executed; default: the best one that works here\n"
     "    --device=PATH         device of the platform, where it needs one\n"
-    "    --vfs=NAME            VFS generation\n"
+    "    --vfs=NAME            VFS generation: vfs2 (default), vfs1, or vfs1:2018, which is vfs1 as of an "
+    "older kernel\n"
     "    --root=DIR            directory that becomes /; default: the host's /\n"
     "    --overlay=memory      what is written to / stays in the sandbox and is gone when it ends: the "
     "default\n"
@@ -261,12 +264,17 @@ const Verb verb_do = {
     "    --cpuid=WHO           answers CPUID instructions of programs and libraries: host (the CPU), table "
     "(the kernel, which\n"
     "                          changes the code for it), auto (table where that is faster); default: auto\n"
+    "    --dcache=N            names of files that are kept cached though nobody uses them, and host "
+    "descriptors behind them\n"
     "    --memory=SIZE         bound of guest memory, with suffix K, M, G or T; default: what the host has\n"
     "    --hostname=NAME       default: the host's\n"
     "    --auxv=TYPE=VALUE     an extra auxiliary vector entry\n"
     "    --plugin-path=DIR     where plugins are; may be repeated; default: the build tree's or the "
     "installed ones\n"
     "    --strace              one line on standard error for each system call\n"
+    "    --trace=WHAT          path: a line for each lookup in a directory, and their numbers at the end; "
+    "syscalls: --strace;\n"
+    "                          or both, path,syscalls\n"
     "    --strace-to=FILE      the same into FILE, with times: as strace -f writes them with absolute and "
     "system call times in\n"
     "                          nanoseconds\n"

@@ -47,7 +47,8 @@ typedef struct {
   GPtrArray *plugin_dirs, *env; /* strings */
   GArray *mounts;               /* MountSpec */
   TesCpuidMode cpuid;
-  gboolean clear_env, strace, verbose, have_user;
+  gboolean clear_env, strace, trace_path, verbose, have_user;
+  guint dcache; /* 0: default */
   char *strace_to; /* file, or NULL: standard error */
   guint32 uid, gid;
   guint cpus;

@@ -4,6 +4,7 @@
  * tes_file_init() prepares the base that every kind embeds; the last tes_file_unref() runs the watches, drops the locks,
  * asks the kind to release itself and then lets path and inode go. */
 #include <core/file/file.h>
+#include <core/task/task.h>
 #include <semaphore.h>
 #include <sys/mount.h>
 #include <time.h>
@@ -203,18 +204,22 @@ void tes_file_signal_self(TesTask *t, int sig) {
 
 /* ---- Attributes ---- */
 
-static guint64 anon_dev(TesKernel *k) {
-  static gsize dev;
-  if (g_once_init_enter(&dev))
-    g_once_init_leave(&dev, (gsize)tes_kernel_new_dev(k));
-  return dev;
+/* Files without a place: pipes and sockets have disconnected mounts of their own (W4, W6), unless the VFS generation has one for all. */
+static guint64 anon_dev(TesKernel *k, guint32 mode) {
+  guint kind = !tes_kernel_profile(k)->own_anon_mounts ? 0 : S_ISFIFO(mode) ? 1 : S_ISSOCK(mode) ? 2 : 0;
+  guint64 *slot = &k->anon_devs[kind], none = 0;
+  if (!__atomic_load_n(slot, __ATOMIC_ACQUIRE)) {
+    guint64 fresh = tes_kernel_new_dev(k);
+    __atomic_compare_exchange_n(slot, &none, fresh, FALSE, __ATOMIC_ACQ_REL, __ATOMIC_RELAXED);
+  }
+  return __atomic_load_n(slot, __ATOMIC_ACQUIRE);
 }
 
 int tes_file_getattr(TesFile *f, TesCtx *ctx, TesAttr *a) {
   if (TES_HAS(f->ops, getattr)) {
     int r = f->ops->getattr(f, ctx, a);
     if (r == 0 && !a->dev)
-      a->dev = f->inode ? f->inode->super->dev : anon_dev(f->kernel);
+      a->dev = f->inode ? f->inode->super->dev : anon_dev(f->kernel, a->mode);
     return r;
   }
   if (f->inode)
@@ -225,7 +230,7 @@ int tes_file_getattr(TesFile *f, TesCtx *ctx, TesAttr *a) {
                  .nlink = 1,
                  .blksize = 4096,
                  .ino = f->ino,
-                 .dev = anon_dev(f->kernel),
+                 .dev = anon_dev(f->kernel, 0),
                  .atime = ts,
                  .mtime = ts,
                  .ctime = ts};

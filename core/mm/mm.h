@@ -90,6 +90,7 @@ int tes_mm_fault(TesMM *, TesTask *, gulong addr, guint access, gboolean mapped,
 typedef struct {
   guint64 a, b; /* private: mm id, address. shared: page identity in the memory file or file window, offset */
   gboolean shared;
+  guint64 root; /* of a shared word: who sees its waiters (TesTask.futex_root); 0: everybody. The caller fills it in */
 } TesFutexKey;
 /* Finds what a word is: private when `private_` or the mapping is private. Address is 4-byte aligned. A shared word's page is faulted in.
  * 0 or -EFAULT. */

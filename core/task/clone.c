@@ -101,6 +101,7 @@ static void copy_plain(TesTask *t, TesTask *c, guint64 flags) {
   c->thp_disable = t->thp_disable;
   c->tsc_sigsegv = t->tsc_sigsegv;
   c->cpuid_fault = t->cpuid_fault;
+  c->futex_root = t->futex_root;
   if (flags & CLONE_VM && !(flags & CLONE_THREAD))
     c->vm_shared = t->vm_shared = TRUE;
   else if (flags & CLONE_THREAD)

@@ -135,6 +135,10 @@ TesThreadGroup *tes_kernel_create_process(TesKernel *k, const TesProcessArgs *a,
     fail(error, TES_ERROR_STATE, "the kernel is not initialised");
     return NULL;
   }
+  if (a->mount_ns && a->mount_ns != k->root_mount_ns && !tes_kernel_profile(k)->mount_ns_per_process) {
+    fail(error, TES_ERROR_CONFIG, "this VFS generation has one mount namespace for the whole sandbox");
+    return NULL;
+  }
   gboolean own_pid_ns = a->pid_ns && tes_kernel_profile(k)->pid_ns_argument;
   TesCreateCtx c = {.pid_ns = own_pid_ns ? a->pid_ns : k->root_pid,
                     .uts_ns = a->uts_ns ? a->uts_ns : k->root_uts,

@@ -18,6 +18,7 @@ void tes_ctx_init(TesCtx *ctx, TesCtxKind kind, TesKernel *k) {
 }
 
 /* ---- Values that are the same in every context ---- */
+static gpointer get_dcache_limiter(TesCtx *c) { return &c->kernel->dcache_limiter; }
 static gpointer get_kernel(TesCtx *c) { return c->kernel; }
 static gpointer get_memfile(TesCtx *c) { return c->kernel->memfile; }
 static gpointer get_platform(TesCtx *c) { return c->kernel->platform; }
@@ -139,7 +140,8 @@ const TesCtxKeyRow tes_core_ctx_rows[TES_CTX_N_CORE] = {
                       {task_root, create_root, super_root}},
     [TES_CTX_MOUNT_NS] =
         {"mount-ns", "TesMountNs", "K9", "task, kernel", {task_mount_ns, create_mount_ns, super_mount_ns}},
-    [TES_CTX_DCACHE_LIMITER] = {"dentry-cache-limiter", "-", "K10", "-", {NULL, NULL, NULL}},
+    [TES_CTX_DCACHE_LIMITER] = {"dentry-cache-limiter", "TesDcacheLimiter", "K10", "kernel",
+                                ALL(get_dcache_limiter)},
     [TES_CTX_NET_NS] = {"net-ns", "TesNs", "K11", "task, kernel", {task_net, root_net, root_net}},
     [TES_CTX_REALTIME_CLOCK] = {"realtime-clock", "TesClock", "K12", "timekeeper", ALL(get_realtime)},
     [TES_CTX_LIMITS] = {"limits",

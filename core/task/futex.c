@@ -58,7 +58,15 @@ static Bucket *bucket_of(TesKernel *k, const TesFutexKey *key) {
 }
 
 static gboolean same_key(const TesFutexKey *x, const TesFutexKey *y) {
-  return x->a == y->a && x->b == y->b && !x->shared == !y->shared;
+  return x->a == y->a && x->b == y->b && !x->shared == !y->shared && x->root == y->root;
+}
+
+static int find_key(TesTask *t, gulong addr, gboolean private_, TesFutexKey *out) {
+  out->root = 0;
+  int r = tes_mm_futex_key(t->mm, addr, private_, out);
+  if (r >= 0 && out->shared)
+    out->root = t->futex_root;
+  return r;
 }
 
 /* ---- Lists; the bucket's lock is held ---- */
@@ -141,7 +149,7 @@ static int enlist(TesTask *t, const TesFutexWait *f, Waiter *w) {
     guint32 now;
     int r = tes_user_load32(t, f->addr, &now);
     if (r == 0)
-      r = tes_mm_futex_key(t->mm, f->addr, f->private_, &w->key);
+      r = find_key(t, f->addr, f->private_, &w->key);
     if (r < 0)
       return r;
     if (now != f->value)
@@ -220,7 +228,7 @@ static int wake_key(TesKernel *k, const TesFutexKey *key, int max, guint32 bitse
 
 int tes_futex_wake(TesTask *t, gulong addr, gboolean private_, int max, guint32 bitset) {
   TesFutexKey key;
-  int r = tes_mm_futex_key(t->mm, addr, private_, &key);
+  int r = find_key(t, addr, private_, &key);
   return r < 0 ? r : wake_key(t->kernel, &key, MAX(max, 1), bitset);
 }
 
@@ -252,7 +260,7 @@ typedef struct {
 static int find_two(TesTask *t, gulong addr, gulong addr2, gboolean private_, Pair *p) {
   gulong a[2] = {addr, addr2};
   for (guint i = 0; i < 2; i++) {
-    int r = tes_mm_futex_key(t->mm, a[i], private_, &p->key[i]);
+    int r = find_key(t, a[i], private_, &p->key[i]);
     if (r < 0)
       return r;
     p->b[i] = bucket_of(t->kernel, &p->key[i]);

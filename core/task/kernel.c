@@ -163,6 +163,8 @@ gboolean tes_kernel_init(TesKernel *k, const TesKernelArgs *a, GError **error) {
     return fail(error, TES_ERROR_FAILED, "the root namespaces could not be made");
   k->supervisor_cred = tes_cred_new_root(k->root_user);
   tes_ctx_init(&k->supervisor, TES_CTX_SUPERVISOR, k);
+  k->dcache_limiter.max = a->dcache_max;
+  k->trace_path = a->trace_path;
   if (!tes_vdso_init(k, error) || !open_vfs(k, a->vfs, error))
     return FALSE;
   InitPlugins ip = {k, error, TRUE};
@@ -204,6 +206,7 @@ void tes_kernel_free(TesKernel *k) {
   tes_epoch_poll(); /* retired mounts and dentries still use the VFS */
   if (k->vfs)
     k->vfs->ops->free(k->vfs);
+  tes_trace_path_end(k);
   if (k->vdso_source)
     tes_vdso_free(k);
   if (k->supervisor_cred)
@@ -248,7 +251,17 @@ void tes_kernel_free(TesKernel *k) {
 TesRegistry *tes_kernel_registry(TesKernel *k) { return k->registry; }
 TesPlatform *tes_kernel_platform(TesKernel *k) { return k->platform; }
 TesVfs *tes_kernel_vfs(TesKernel *k) { return k->vfs; }
-const TesProfile *tes_kernel_profile(TesKernel *k) { return k->vfs->ops->profile; }
+guint tes_kernel_dcache_max(TesKernel *k) { return k->dcache_limiter.max; }
+
+const TesProfile *tes_kernel_profile(TesKernel *k) {
+  /* Before there is a generation (tests of parts of the core). */
+  static const TesProfile none = {.size = sizeof none,
+                                  .mount_ns_per_process = TRUE,
+                                  .kernel_futexes = TRUE,
+                                  .ticker_stops_idle = TRUE,
+                                  .own_anon_mounts = TRUE};
+  return k->vfs ? k->vfs->ops->profile : &none;
+}
 TesMemFile *tes_kernel_memfile(TesKernel *k) { return k->memfile; }
 guint tes_kernel_cores(TesKernel *k) { return k->cores; }
 GMainContext *tes_kernel_main_context(TesKernel *k) { return k->main_context; }

@@ -109,7 +109,7 @@ static int make_mount_ns(TesTask *t, guint64 flags, TesMountNs **out) {
     *out = t->mount_ns ? ops->ns_ref(t->mount_ns) : NULL;
     return 0;
   }
-  if (!TES_HAS(ops, ns_copy) || !t->mount_ns)
+  if (!TES_HAS(ops, ns_copy) || !t->mount_ns || !ops->profile->mount_ns_per_process)
     return -EINVAL;
   *out = ops->ns_copy(t->kernel->vfs, &t->ctx, t->mount_ns);
   return *out ? 0 : -ENOMEM;
@@ -271,6 +271,8 @@ glong tes_ns_setns(TesTask *t, TesFile *f, int nstype) {
   if (!tg)
     return -EINVAL;
   if (nstype == 0 || nstype & ~(int)TES_CLONE_NEW_SERVED)
+    return -EINVAL;
+  if (nstype & CLONE_NEWNS && !tes_kernel_profile(t->kernel)->mount_ns_per_process)
     return -EINVAL;
   if (!tes_task_capable(t, CAP_SYS_ADMIN))
     return -EPERM;

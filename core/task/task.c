@@ -267,6 +267,7 @@ TesThreadGroup *tes_task_create_first(TesCreateCtx *c, const TesProcessArgs *a, 
   t->fsinfo = tes_fsinfo_new(tes_path_ref(c->root), tes_path_ref(c->cwd), a->umask);
   t->fdtable = a->fdtable ? tes_fdtable_ref(a->fdtable) : tes_fdtable_new();
   memcpy(t->comm, image->comm, sizeof t->comm);
+  t->futex_root = tes_kernel_profile(k)->kernel_futexes ? 0 : tes_unique_id(k);
   take_namespaces(t, c);
   TesRegs *regs = tes_task_regs(t, TRUE);
   regs->rip = image->entry;

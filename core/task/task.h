@@ -158,6 +158,7 @@ struct _TesTask {
   TesFsInfo *fsinfo;
   TesCred *cred;
   TesMountNs *mount_ns;
+  guint64 futex_root; /* 0: its shared futexes are the kernel's; else those of the created process it descends from (X8) */
   TesNs *ns_user, *ns_uts, *ns_ipc, *ns_pid /* of itself */, *ns_pid_children, *ns_net, *ns_cgroup, *ns_time;
 
   /* waking and work: tes_task_block */
@@ -265,6 +266,9 @@ struct _TesKernel {
   guint64 unique_id;      /* atomic */
   guint32 inotify_cookie; /* atomic */
   guint next_dev;         /* atomic */
+  guint64 anon_devs[3];   /* core/file/file.c; atomic, 0: not yet */
+  TesDcacheLimiter dcache_limiter;
+  gboolean trace_path;
   GError *save_error;
   GHashTable *data; /* plugins' data; ext lock */
   char *syslog;

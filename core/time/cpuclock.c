@@ -4,7 +4,8 @@
  *
  * Blocking must cost next to nothing: tasks only count themselves (kernel->running) and mark themselves running. A task is put on
  * the list of those to charge when it runs and is not on it; the tick takes off those that it finds blocked. The
- * ticker stops at the first tick that finds nobody running; the next task to run starts it again. */
+ * ticker stops at the first tick that finds nobody running; the next task to run starts it again. Where the VFS generation's profile says
+ * so it never stops (FEATURES.md 1.24). */
 #include <core/task/task.h>
 #include <core/time/cpuclock.h>
 #include <core/time/timekeeper.h>
@@ -101,7 +102,7 @@ static void on_tick(TesTimer *timer, guint64 missed, gpointer data) {
   g_autoptr(GPtrArray) chosen = choose(k, k->kernel->cores);
   shuffle(chosen);
   g_ptr_array_foreach(chosen, charge, NULL);
-  if (g_atomic_int_get(&k->kernel->running) == 0) {
+  if (tes_kernel_profile(k->kernel)->ticker_stops_idle && g_atomic_int_get(&k->kernel->running) == 0) {
     g_atomic_int_set(&k->idle, 1);
     gint idle = 1;
     /* A task may have started to run before it could see `idle`; whoever clears it arms the timer. */

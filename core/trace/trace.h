@@ -6,3 +6,4 @@
 
 gpointer tes_unimpl_new(void);
 void tes_unimpl_free(gpointer);
+void tes_trace_path_end(TesKernel *); /* the counts, if it was on */

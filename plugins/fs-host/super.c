@@ -230,6 +230,9 @@ static int fs_mount(TesCtx *ctx, const char *source, const char *opts, gulong ms
   s->devs = g_hash_table_new_full(g_int64_hash, g_int64_equal, g_free, NULL);
   s->source = g_strdup(source);
   s->budget = fd_budget();
+  guint max = tes_kernel_dcache_max(ctx->kernel);
+  if (max) /* --dcache bounds what cached names hold on to: one descriptor each */
+    s->budget = MIN(s->budget, max);
   int r = tes_mount_opts_parse(opts, option, s);
   if (ms_flags & 1 /* MS_RDONLY */)
     s->rw = FALSE;

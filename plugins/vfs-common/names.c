@@ -18,7 +18,7 @@ int rules_make(TesCtx *ctx, TesInode *dir, const char *name, const TesNode *n, T
     return TES_HAS(ops, symlink) ? ops->symlink(dir, ctx, name, n->target, out) : -EPERM;
   case 0:
   case S_IFREG:
-    return TES_HAS(ops, create) ? ops->create(dir, ctx, name, n->mode | S_IFREG, out) : -EPERM;
+    return TES_HAS(ops, create) ? ops->create(dir, ctx, name, n->mode | S_IFREG, out) : -EACCES;
   case S_IFCHR:
   case S_IFBLK:
     if (!(S_ISCHR(n->mode) && n->rdev == 0) && !tes_ctx_capable(ctx, CAP_MKNOD))

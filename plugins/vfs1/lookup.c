@@ -12,8 +12,11 @@ static int is_valid(TesCtx *ctx, Dirent *dir, const char *name, Dirent *d) {
     return 0;
   if (!(dir->inode->flags & TES_INODE_REVALIDATE))
     return 1;
-  return TES_HAS(dir->inode->ops, revalidate) ? dir->inode->ops->revalidate(dir->inode, ctx, name, d->inode)
-                                              : 0;
+  if (!TES_HAS(dir->inode->ops, revalidate))
+    return 0;
+  int r = dir->inode->ops->revalidate(dir->inode, ctx, name, d->inode);
+  tes_trace_path(ctx, dir->super->type, name, r);
+  return r;
 }
 
 /* What the tree has, if it is still right: *out NULL if not. 0 or -errno. */
@@ -24,6 +27,7 @@ static int from_tree(TesCtx *ctx, Dirent *dir, const char *name, Dirent **out) {
     return 0;
   int r = is_valid(ctx, dir, name, d);
   if (r > 0) {
+    tes_trace_path(ctx, NULL, name, 1);
     *out = d;
     return 0;
   }
@@ -39,6 +43,7 @@ static int ask(TesCtx *ctx, Dirent *dir, const char *name, Dirent **out) {
   if ((d_flags(dir) & D_DEAD) || !TES_HAS(di->ops, lookup))
     return -ENOENT;
   int r = di->ops->lookup(di, ctx, name, &inode);
+  tes_trace_path(ctx, dir->super->type, name, r < 0 ? r : 1);
   if (r < 0)
     return r;
   *out = v1_dirent_new(dir->v, dir, name, inode);

@@ -74,7 +74,7 @@ static const TesVfsOps ops_2018 = V1_OPS(2018, 5), ops_2020 = V1_OPS(2020, 10);
 static TesVfs *op_new(TesKernel *k, const TesVfsOps *ops) {
   V1 *v = g_new0(V1, 1);
   v->base = (TesVfs){ops, k};
-  v->cache_max = V1_DCACHE_DEFAULT;
+  v->cache_max = tes_kernel_dcache_max(k) ? tes_kernel_dcache_max(k) : V1_DCACHE_DEFAULT;
   tes_mutex_init(&v->mounts, &mounts_class);
   tes_mutex_init(&v->renames, &renames_class);
   v1_tree_init(v);

@@ -31,6 +31,9 @@ static Dentry **bucket(V2 *v, guint hash) { return &v->buckets[hash >> (32 - V2_
 
 void v2_dcache_init(V2 *v) {
   tes_mutex_init(&v->dcache_lock, &dcache_class);
+  guint max = tes_kernel_dcache_max(v->base.kernel);
+  v->dcache_max = max ? max : V2_DCACHE_MAX;
+  v->tracing = tes_trace_path_on(v->base.kernel);
   v->buckets = g_new0(Dentry *, 1u << V2_HASH_BITS);
   v->roots = g_hash_table_new(NULL, NULL);
 }
@@ -203,7 +206,7 @@ static void shrink(V2 *v) {
   GSList *dead = NULL;
   tes_mutex_lock(&v->dcache_lock);
   /* Bounded work for each insertion, more than one removal so that it catches up. */
-  for (guint i = 0, n = 0; v->n_hashed > V2_DCACHE_MAX && v->clock && i < 256 && n < 32; i++) {
+  for (guint i = 0, n = 0; v->n_hashed > v->dcache_max && v->clock && i < 256 && n < 32; i++) {
     Dentry *d = clock_step(v);
     if (d) {
       dead = g_slist_prepend(dead, d);
@@ -264,7 +267,7 @@ void v2_dcache_add_chain(Dentry **d, guint n) {
     clock_insert(v, d[n]);
     v->n_hashed++;
   }
-  gboolean full = v->n_hashed > V2_DCACHE_MAX;
+  gboolean full = v->n_hashed > v->dcache_max;
   tes_mutex_unlock(&v->dcache_lock);
   if (full)
     shrink(v);

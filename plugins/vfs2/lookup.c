@@ -18,11 +18,14 @@ static Dentry *from_cache(V2 *v, TesCtx *ctx, Dentry *dir, const char *name, gsi
   if (!d || __atomic_load_n(&d->mounted, __ATOMIC_ACQUIRE))
     return d; /* what is covered by a mount keeps its place */
   guint flags = dir->inode->flags;
-  if (!(flags & (TES_INODE_NO_CACHE | TES_INODE_REVALIDATE)))
+  if (!(flags & (TES_INODE_NO_CACHE | TES_INODE_REVALIDATE))) {
+    tes_trace_path(ctx, NULL, d->name, 1);
     return d;
+  }
   gboolean valid = FALSE;
   if (!(flags & TES_INODE_NO_CACHE) && TES_HAS(dir->inode->ops, revalidate)) {
     int r = dir->inode->ops->revalidate(dir->inode, ctx, d->name, d_inode(d));
+    tes_trace_path(ctx, dir->super->type, d->name, r);
     if (r < 0)
       *error = r;
     valid = r > 0;
@@ -76,11 +79,16 @@ static Dentry *add_batch(V2 *v, Dentry *dir, const char *const *names, TesInode 
 }
 
 static int ask_batch(V2 *v, TesCtx *ctx, Dentry *dir, const char *nm, const char *more, Dentry **out) {
-  const char *names[BATCH] = {nm};
+  const char *names[BATCH + 1] = {nm};
   TesInode *inodes[BATCH];
   char text[1024];
   guint n = 1 + split_more(more, text, sizeof text, names + 1);
   int r = dir->inode->ops->walk(dir->inode, ctx, names, n, inodes);
+  if (G_UNLIKELY(v->tracing)) {
+    names[n] = NULL;
+    g_autofree char *all = g_strjoinv("/", (char **)names);
+    tes_trace_path(ctx, dir->super->type, all, r);
+  }
   if (r < 0)
     return r;
   *out = add_batch(v, dir, names, inodes, (guint)r);
@@ -103,6 +111,7 @@ static int ask(V2 *v, TesCtx *ctx, Dentry *dir, const char *name, gsize len, con
       return r;
   } else if (TES_HAS(di->ops, lookup)) {
     r = di->ops->lookup(di, ctx, nm, &inode);
+    tes_trace_path(ctx, dir->super->type, nm, r < 0 ? r : 1);
   }
   if (r < 0 && r != -ENOENT)
     return r;

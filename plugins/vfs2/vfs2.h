@@ -84,7 +84,7 @@ typedef struct {
 
 #define V2_HASH_BITS 14
 #define V2_MOUNT_BUCKETS 256
-#define V2_DCACHE_MAX 16384 /* hashed dentries; more only while they are in use */
+#define V2_DCACHE_MAX 16384 /* hashed dentries, unless --dcache says so; more only while they are in use */
 
 struct _V2 {
   TesVfs base;
@@ -94,6 +94,8 @@ struct _V2 {
   Dentry *clock; /* ring of hashed dentries */
   guint n_hashed;
   GHashTable *roots; /* TesSuper -> Dentry, borrowed; dcache lock */
+  guint dcache_max;
+  gboolean tracing; /* --trace=path */
   Mount *mounts[V2_MOUNT_BUCKETS];
   GHashTable *anon; /* TesSuper -> Mount, borrowed; mount lock */
   guint next_mount_id;
@@ -210,6 +212,7 @@ typedef struct {
   guint links;
   const char *rest; /* what is left to walk, in the caller's text or in buf */
   char *buf;        /* owned: text of links, with what followed them */
+  GString *seen;    /* --trace=path: names that the cache answered in one go */
   /* W_PARENT: the last component */
   char last[TES_NAME_MAX + 1];
   gsize last_len;

@@ -10,6 +10,24 @@
 
 /* ---- Position ---- */
 
+/* --trace=path: what the lock-free phase found in the cache is one lookup. Outside the epoch. */
+static void tell_seen(Walk *w, gboolean valid) {
+  if (!w->seen)
+    return;
+  if (valid && w->seen->len)
+    tes_trace_path(w->ctx, NULL, w->seen->str, 1);
+  g_string_free(w->seen, TRUE);
+  w->seen = NULL;
+}
+
+static void note_seen(Walk *w, const char *name, gsize len) {
+  if (!w->seen)
+    w->seen = g_string_new(NULL);
+  else
+    g_string_append_c(w->seen, '/');
+  g_string_append_len(w->seen, name, (gssize)len);
+}
+
 /* Takes references on the position and leaves the lock-free phase. */
 static int legitimize(Walk *w) {
   gboolean ok = v2_mount_try_ref(w->pos.mnt);
@@ -26,7 +44,9 @@ static int legitimize(Walk *w) {
     w->pos = (Pos){NULL, NULL};
     return RETRY;
   }
-  return v2_seq_changed(w->v, w->seq) ? RETRY : 0;
+  gboolean valid = !v2_seq_changed(w->v, w->seq);
+  tell_seen(w, valid);
+  return valid ? 0 : RETRY;
 }
 
 /* The same in the middle of a walk, because something must be asked that may sleep. */
@@ -148,6 +168,8 @@ static int child(Walk *w, const char *name, gsize len, Dentry **d) {
     Dentry *c = v2_dcache_find(w->v, w->pos.d, name, len);
     if (c && (!(dir->flags & (TES_INODE_NO_CACHE | TES_INODE_REVALIDATE)) ||
               __atomic_load_n(&c->mounted, __ATOMIC_ACQUIRE))) {
+      if (G_UNLIKELY(w->v->tracing))
+        note_seen(w, name, len);
       *d = c;
       return 0;
     }
@@ -336,6 +358,7 @@ static void reset(Walk *w) {
     tes_epoch_leave();
   else
     v2_pos_unref(&w->pos);
+  tell_seen(w, w->lockless);
   w->lockless = FALSE;
   w->pos = (Pos){NULL, NULL};
   w->links = 0;

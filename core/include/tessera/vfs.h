@@ -147,6 +147,20 @@ int tes_fs_mount(TesCtx *, const TesAt *, const char *fstype, const char *source
 int tes_fs_new_super(TesCtx *, const char *fstype, const char *source, const char *opts, gulong ms_flags,
                      TesSuper **out);
 
+/* What bounds cached names and what they hold on to (V9, K10: the context's dentry-cache-limiter). */
+typedef struct {
+  guint max; /* names that nobody uses; 0: no bound but the generation's own */
+} TesDcacheLimiter;
+static inline TesDcacheLimiter *tes_ctx_dcache_limiter(TesCtx *ctx) {
+  return (TesDcacheLimiter *)tes_ctx_get(ctx, TES_CTX_DCACHE_LIMITER);
+}
+guint tes_kernel_dcache_max(TesKernel *); /* the same number */
+
+/* --trace=path (V3): tells of one lookup in a directory, with the names it was for, separated by "/". `fs`: the type of the filesystem
+ * that was asked; NULL: the cache answered. result: how many names were found, or -errno. Costs a call when it is off. */
+gboolean tes_trace_path_on(TesKernel *);
+void tes_trace_path(TesCtx *, const char *fs, const char *names, int result);
+
 /* Root, working directory and umask of a process (CLONE_FS shares it). */
 TesFsInfo *tes_fsinfo_new(TesPath *root /* full */, TesPath *cwd /* full */, guint32 umask);
 TesFsInfo *tes_fsinfo_ref(TesFsInfo *);
