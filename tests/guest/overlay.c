@@ -1,0 +1,752 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* overlay.c - overlayfs as its documentation describes it: merging, whiteouts, opaque directories, copy-up, rename, links. */
+#include "overlay.h"
+
+#include <dirent.h>
+#include <sys/file.h>
+#include <sys/statfs.h>
+#include <sys/sysmacros.h>
+
+static int by_name(const void *a, const void *b) { return strcmp(*(char *const *)a, *(char *const *)b); }
+
+const char *ov_names(const char *name) {
+  static char text[4096];
+  char *all[256];
+  int n = 0;
+  DIR *d = opendir(ov(name));
+  text[0] = 0;
+  if (!d)
+    return "(none)";
+  for (struct dirent *e; (e = readdir(d)) && n < 256;)
+    if (strcmp(e->d_name, ".") && strcmp(e->d_name, ".."))
+      all[n++] = strdup(e->d_name);
+  closedir(d);
+  qsort(all, (size_t)n, sizeof *all, by_name);
+  for (int i = 0; i < n; i++) {
+    strcat(text, i ? " " : "");
+    strcat(text, all[i]);
+    free(all[i]);
+  }
+  return text;
+}
+
+static bool xattr_is(const char *name, const char *attr, const char *value) {
+  char buf[4096];
+  ssize_t n = lgetxattr(ov(name), attr, buf, sizeof buf);
+  return n == (ssize_t)strlen(value) && memcmp(buf, value, (size_t)n) == 0;
+}
+
+/* ---- Merging ---- */
+
+TEST(merged_directory) {
+  ov_setup();
+  put("l/a", "low");
+  put("l/both", "low");
+  put("u/both", "up");
+  put("u/z", "up");
+  SYS(mkdir(ov("l/d"), 0755));
+  SYS(mkdir(ov("u/d"), 0755));
+  put("l/d/1", "low");
+  put("u/d/2", "up");
+  ov_mount(NULL);
+  CHECK_STR(ov_names("m"), "a both d z");
+  CHECK_STR(ov_names("m/d"), "1 2");
+  CHECK(has_text("m/both", "up"));
+  CHECK(has_text("m/a", "low"));
+  struct stat st;
+  SYS(stat(ov("m/d"), &st));
+  CHECK_EQ(st.st_nlink, 1);
+  struct statfs fs;
+  SYS(statfs(ov("m"), &fs));
+  CHECK_EQ(fs.f_type, 0x794c7630);
+  ov_down();
+}
+
+/* d_ino is what stat says, before and after a copy-up; "." and ".." are there once. */
+TEST(directory_numbers) {
+  ov_setup();
+  put("l/a", "low");
+  SYS(mkdir(ov("l/d"), 0755));
+  put("l/d/f", "low");
+  put("u/u", "up");
+  ov_mount(NULL);
+  for (int round = 0; round < 2; round++) {
+    int dots = 0;
+    DIR *d = opendir(ov("m"));
+    REQUIRE(d != NULL);
+    for (struct dirent *e; (e = readdir(d));) {
+      struct stat st;
+      SYS(fstatat(dirfd(d), e->d_name, &st, AT_SYMLINK_NOFOLLOW));
+      if (!strcmp(e->d_name, "."))
+        dots |= CHECK_EQ(dots & 1, 0) ? 1 : 0;
+      else if (!strcmp(e->d_name, ".."))
+        dots |= 2;
+      else
+        CHECK_EQ(e->d_ino, st.st_ino);
+    }
+    CHECK_EQ(dots, 3);
+    closedir(d);
+    SYS(chmod(ov("m/a"), 0600));
+    SYS(chmod(ov("m/d/f"), 0600));
+    SYS(chmod(ov("m/d"), 0700));
+  }
+  ov_down();
+}
+
+/* A position of telldir leads to the same entry; what is removed and made meanwhile does no harm; rewinddir sees it. */
+TEST(directory_positions) {
+  ov_setup();
+  char name[32];
+  for (int i = 0; i < 60; i++) {
+    snprintf(name, sizeof name, "%c/f%d", "lu"[i & 1], i);
+    put(name, "x");
+  }
+  ov_mount(NULL);
+  DIR *d = opendir(ov("m"));
+  REQUIRE(d != NULL);
+  for (int i = 0; i < 20; i++)
+    readdir(d);
+  long at = telldir(d);
+  struct dirent *e = readdir(d);
+  REQUIRE(e != NULL);
+  char kept[256];
+  strcpy(kept, e->d_name);
+  while (readdir(d))
+    ;
+  seekdir(d, at);
+  e = readdir(d);
+  CHECK(e && strcmp(e->d_name, kept) == 0);
+  snprintf(name, sizeof name, "m/f%d", 7);
+  SYS(unlink(ov(name)));
+  put("m/new", "x");
+  rewinddir(d);
+  int n = 0, seen = 0;
+  while ((e = readdir(d))) {
+    n++;
+    seen += !strcmp(e->d_name, "new");
+    CHECK(strcmp(e->d_name, "f7") != 0);
+  }
+  CHECK_EQ(n, 62);
+  CHECK_EQ(seen, 1);
+  closedir(d);
+  ov_down();
+}
+
+/* rm -r reads a directory while it empties it. */
+TEST(remove_while_reading) {
+  ov_setup();
+  char name[32];
+  SYS(mkdir(ov("l/d"), 0755));
+  for (int i = 0; i < 700; i++) {
+    snprintf(name, sizeof name, "l/d/file%d", i);
+    put(name, "");
+  }
+  ov_mount(NULL);
+  DIR *d = opendir(ov("m/d"));
+  REQUIRE(d != NULL);
+  for (struct dirent *e; (e = readdir(d));)
+    if (e->d_name[0] != '.')
+      CHECK_OK(unlinkat(dirfd(d), e->d_name, 0));
+  closedir(d);
+  CHECK_OK(rmdir(ov("m/d")));
+  CHECK(is_whiteout("u/d"));
+  ov_down();
+}
+
+TEST(several_lowers) {
+  ov_setup();
+  put("l/a", "top");
+  put("l2/a", "bottom");
+  put("l2/b", "bottom");
+  put("l2/gone", "bottom");
+  SYS(mknod(ov("l/gone"), S_IFCHR, 0));
+  SYS(mkdir(ov("l/op"), 0755));
+  SYS(mkdir(ov("l2/op"), 0755));
+  put("l2/op/hidden", "bottom");
+  SYS(setxattr(ov("l/op"), "trusted.overlay.opaque", "y", 1, 0));
+  char lower[512];
+  snprintf(lower, sizeof lower, "%s:%s", ov("l"), ov("l2"));
+  if (ov_mount_at(ov("m"), lower, NULL, NULL) != 0 && errno == ENODEV)
+    SKIP("no overlayfs");
+  CHECK_STR(ov_names("m"), "a b op");
+  CHECK(has_text("m/a", "top"));
+  CHECK(!exists("m/gone"));
+  CHECK_STR(ov_names("m/op"), "");
+  CHECK_ERRNO(open(ov("m/new"), O_CREAT | O_WRONLY, 0644), EROFS);
+  CHECK_ERRNO(chmod(ov("m/a"), 0600), EROFS);
+  CHECK_ERRNO(unlink(ov("m/a")), EROFS);
+  CHECK_ERRNO(open(ov("m/a"), O_RDWR), EROFS);
+  SYS(umount(ov("m")));
+  SYS(ov_mount_at(ov("m"), lower, ov("u"), NULL));
+  SYS(unlink(ov("m/b")));
+  CHECK(is_whiteout("u/b"));
+  CHECK_STR(ov_names("m"), "a op");
+  ov_down();
+}
+
+/* ---- Copy-up ---- */
+
+static void check_copied(const char *what, mode_t mode) {
+  struct stat st;
+  char buf[32];
+  SYS(stat(ov("m/d/f"), &st));
+  if (!CHECK_EQ(st.st_mode & 07777, mode) || !CHECK_EQ(st.st_uid, 12) || !CHECK_EQ(st.st_gid, 34))
+    check_fail(__FILE__, __LINE__, "after %s", what);
+  CHECK_EQ(getxattr(ov("m/d/f"), "user.colour", buf, sizeof buf), 4);
+  CHECK(exists("u/d/f"));
+  CHECK(has_text("l/d/f", "content"));
+}
+
+static void lower_file(void) {
+  SYS(mkdir(ov("l/d"), 0750));
+  put("l/d/f", "content");
+  SYS(chown(ov("l/d/f"), 12, 34));
+  SYS(chmod(ov("l/d/f"), 0640));
+  SYS(chown(ov("l/d"), 56, 78));
+  SYS(chmod(ov("l/d"), 02750));
+  SYS(setxattr(ov("l/d/f"), "user.colour", "blue", 4, 0));
+  struct timespec t[2] = {{1000000, 1}, {2000000, 2}};
+  SYS(utimensat(AT_FDCWD, ov("l/d/f"), t, 0));
+  SYS(utimensat(AT_FDCWD, ov("l/d"), t, 0));
+}
+
+#define COPY_UP_CASE(name_, mode_, ...)  \
+  TEST(copy_up_##name_) {                \
+    ov_setup();                          \
+    lower_file();                        \
+    ov_mount(NULL);                      \
+    ino_t before = ino_of("m/d/f");      \
+    ino_t dir_before = ino_of("m/d");    \
+    __VA_ARGS__;                         \
+    check_copied(#name_, mode_);         \
+    struct stat st;                      \
+    SYS(stat(ov("m/d"), &st));           \
+    CHECK_EQ(st.st_mode & 07777, 02750); \
+    CHECK_EQ(st.st_uid, 56);             \
+    CHECK_EQ(st.st_gid, 78);             \
+    CHECK_EQ(ino_of("m/d/f"), before);   \
+    CHECK_EQ(ino_of("m/d"), dir_before); \
+    struct stat top, in;                 \
+    SYS(stat(ov("m"), &top));            \
+    SYS(stat(ov("m/d/f"), &in));         \
+    CHECK_EQ(top.st_dev, in.st_dev);     \
+    ov_down();                           \
+  }
+
+COPY_UP_CASE(chmod, 0604, SYS(chmod(ov("m/d/f"), 0604)))
+COPY_UP_CASE(chown, 0640, SYS(chown(ov("m/d/f"), 12, 34)))
+COPY_UP_CASE(open_write, 0640, close((int)SYS(open(ov("m/d/f"), O_WRONLY))))
+COPY_UP_CASE(setxattr, 0640, SYS(setxattr(ov("m/d/f"), "user.other", "x", 1, 0)))
+COPY_UP_CASE(link, 0640, SYS(link(ov("m/d/f"), ov("m/d/g"))))
+COPY_UP_CASE(rename, 0640, SYS(rename(ov("m/d/f"), ov("m/d/g"))); SYS(rename(ov("m/d/g"), ov("m/d/f"))))
+COPY_UP_CASE(utimens, 0640, struct timespec t[2] = {{5, 0}, {6, 0}};
+             SYS(utimensat(AT_FDCWD, ov("m/d/f"), t, 0)); struct stat s; SYS(stat(ov("m/d/f"), &s));
+             CHECK_EQ(s.st_atime, 5); CHECK_EQ(s.st_mtime, 6))
+
+/* Times of the file and of the directory above stay what they were when only the owner changes. */
+TEST(copy_up_keeps_times) {
+  ov_setup();
+  lower_file();
+  ov_mount(NULL);
+  SYS(chown(ov("m/d/f"), 1, 1));
+  struct stat st;
+  SYS(stat(ov("m/d/f"), &st));
+  CHECK_EQ(st.st_mtime, 2000000);
+  CHECK_EQ(st.st_mtim.tv_nsec, 2);
+  CHECK_EQ(st.st_size, 7);
+  SYS(stat(ov("m/d"), &st));
+  CHECK_EQ(st.st_mtime, 2000000);
+  ov_down();
+}
+
+TEST(copy_up_keeps_data_and_holes) {
+  ov_setup();
+  int fd = (int)SYS(open(ov("l/f"), O_CREAT | O_RDWR, 0644));
+  char block[8192];
+  pattern_fill(block, sizeof block, 1);
+  write_full(fd, block, sizeof block);
+  SYS(pwrite(fd, block, sizeof block, 4 << 20));
+  SYS(ftruncate(fd, 6 << 20));
+  close(fd);
+  ov_mount(NULL);
+  fd = (int)SYS(open(ov("m/f"), O_RDWR));
+  SYS(pwrite(fd, "X", 1, 0));
+  struct stat st;
+  SYS(fstat(fd, &st));
+  CHECK_EQ(st.st_size, 6 << 20);
+  if (check_in_sandbox) { /* Linux copies up the holes of a tmpfs file as zeros */
+    CHECK(st.st_blocks < 1024);
+    CHECK_EQ(lseek(fd, 65536, SEEK_DATA), 4 << 20);
+  }
+  char got[8192];
+  SYS(pread(fd, got, sizeof got, 4 << 20));
+  CHECK(pattern_ok(got, sizeof got, 1));
+  SYS(pread(fd, got, sizeof got, 2 << 20));
+  CHECK(got[0] == 0 && memcmp(got, got + 1, sizeof got - 1) == 0);
+  SYS(pread(fd, got, 2, 0));
+  CHECK(got[0] == 'X' && got[1] == block[1]);
+  close(fd);
+  ov_down();
+}
+
+TEST(truncate_copies_what_is_left) {
+  ov_setup();
+  put("l/a", "0123456789");
+  put("l/b", "0123456789");
+  put("l/c", "0123456789");
+  ov_mount(NULL);
+  SYS(truncate(ov("m/a"), 3));
+  CHECK(has_text("m/a", "012"));
+  close((int)SYS(open(ov("m/b"), O_WRONLY | O_TRUNC)));
+  CHECK(has_text("m/b", ""));
+  int fd = (int)SYS(open(ov("m/c"), O_WRONLY | O_APPEND));
+  write_full(fd, "ab", 2);
+  close(fd);
+  CHECK(has_text("m/c", "0123456789ab"));
+  CHECK(has_text("l/a", "0123456789") && has_text("l/b", "0123456789") && has_text("l/c", "0123456789"));
+  ov_down();
+}
+
+/* A descriptor opened for reading before the copy sees what is written afterwards; so does fstat. */
+TEST(reader_follows_copy) {
+  ov_setup();
+  put("l/f", "old old");
+  ov_mount(NULL);
+  int r = (int)SYS(open(ov("m/f"), O_RDONLY));
+  char buf[16] = "";
+  SYS(pread(r, buf, 3, 0));
+  int w = (int)SYS(open(ov("m/f"), O_RDWR));
+  SYS(pwrite(w, "new", 3, 0));
+  SYS(ftruncate(w, 5));
+  SYS(pread(r, buf, sizeof buf - 1, 0));
+  CHECK(memcmp(buf, "new o", 5) == 0);
+  struct stat st;
+  SYS(fstat(r, &st));
+  CHECK_EQ(st.st_size, 5);
+  /* One file: locks meet. */
+  SYS(flock(r, LOCK_EX));
+  CHECK_ERRNO(flock(w, LOCK_EX | LOCK_NB), EWOULDBLOCK);
+  struct flock fl = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
+  SYS(fcntl(w, F_SETLK, &fl));
+  WAIT_OK(CHILD({
+    struct flock q = {.l_type = F_RDLCK, .l_whence = SEEK_SET};
+    CHECK_ERRNO(fcntl(r, F_SETLK, &q), EAGAIN);
+  }));
+  close(r);
+  close(w);
+  ov_down();
+}
+
+TEST(shared_mapping_reaches_upper) {
+  ov_setup();
+  put("l/f", "0123456789");
+  ov_mount(NULL);
+  int fd = (int)SYS(open(ov("m/f"), O_RDWR));
+  char *p = mmap(NULL, PAGE, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+  REQUIRE(p != MAP_FAILED);
+  memcpy(p, "ABC", 3);
+  CHECK(has_text("m/f", "ABC3456789"));
+  SYS(pwrite(fd, "xyz", 3, 3));
+  CHECK(memcmp(p, "ABCxyz6789", 10) == 0);
+  SYS(munmap(p, PAGE));
+  close(fd);
+  CHECK(has_text("u/f", "ABCxyz6789"));
+  CHECK(has_text("l/f", "0123456789"));
+  ov_down();
+}
+
+/* Everything but regular files, and a deep path. */
+TEST(copy_up_of_other_kinds) {
+  ov_setup();
+  SYS(mkdir(ov("l/1"), 0700));
+  SYS(mkdir(ov("l/1/2"), 0711));
+  SYS(mkdir(ov("l/1/2/3"), 0755));
+  SYS(symlink("target", ov("l/1/2/3/s")));
+  SYS(mkfifo(ov("l/1/2/3/p"), 0620));
+  SYS(mknod(ov("l/1/2/3/n"), S_IFCHR | 0606, makedev(1, 3)));
+  ov_mount(NULL);
+  SYS(lchown(ov("m/1/2/3/s"), 5, 6));
+  SYS(chmod(ov("m/1/2/3/p"), 0602));
+  SYS(chown(ov("m/1/2/3/n"), 7, 8));
+  char text[32];
+  ssize_t n = SYS(readlink(ov("m/1/2/3/s"), text, sizeof text));
+  CHECK(n == 6 && memcmp(text, "target", 6) == 0);
+  struct stat st;
+  SYS(lstat(ov("u/1/2/3/s"), &st));
+  CHECK(S_ISLNK(st.st_mode) && st.st_uid == 5);
+  SYS(lstat(ov("m/1/2/3/p"), &st));
+  CHECK(S_ISFIFO(st.st_mode) && (st.st_mode & 0777) == 0602);
+  SYS(lstat(ov("m/1/2/3/n"), &st));
+  CHECK(S_ISCHR(st.st_mode) && st.st_rdev == makedev(1, 3) && st.st_uid == 7);
+  SYS(lstat(ov("u/1/2"), &st));
+  CHECK_EQ(st.st_mode & 07777, 0711);
+  CHECK_ERRNO(mknod(ov("m/wh"), S_IFCHR | 0600, 0), EPERM);
+  ov_down();
+}
+
+/* ---- Whiteouts and opaque directories ---- */
+
+TEST(whiteouts) {
+  ov_setup();
+  put("l/a", "low");
+  put("l/b", "low");
+  put("u/only", "up");
+  put("u/b", "up");
+  ov_mount(NULL);
+  SYS(unlink(ov("m/a")));
+  CHECK(!exists("m/a"));
+  CHECK(is_whiteout("u/a"));
+  CHECK(has_text("l/a", "low"));
+  CHECK_ERRNO(unlink(ov("m/a")), ENOENT);
+  SYS(unlink(ov("m/only")));
+  CHECK(!exists("u/only"));
+  SYS(unlink(ov("m/b")));
+  CHECK(is_whiteout("u/b"));
+  CHECK_STR(ov_names("m"), "");
+  put("m/a", "again");
+  CHECK(has_text("m/a", "again"));
+  CHECK(has_text("u/a", "again"));
+  SYS(symlink("x", ov("m/b")));
+  CHECK_STR(ov_names("m"), "a b");
+  ov_remount(NULL);
+  CHECK_STR(ov_names("m"), "a b");
+  CHECK_STR(ov_names("w/work"), "");
+  ov_down();
+}
+
+TEST(removed_directory_made_again_is_empty) {
+  ov_setup();
+  SYS(mkdir(ov("l/d"), 0755));
+  put("l/d/1", "low");
+  put("l/d/2", "low");
+  ov_mount(NULL);
+  put("m/d/3", "up");
+  CHECK_ERRNO(rmdir(ov("m/d")), ENOTEMPTY);
+  SYS(unlink(ov("m/d/1")));
+  SYS(unlink(ov("m/d/2")));
+  CHECK_ERRNO(rmdir(ov("m/d")), ENOTEMPTY);
+  SYS(unlink(ov("m/d/3")));
+  SYS(rmdir(ov("m/d"))); /* nothing but whiteouts */
+  CHECK(is_whiteout("u/d"));
+  CHECK(!exists("m/d"));
+  SYS(mkdir(ov("m/d"), 0755));
+  CHECK_STR(ov_names("m/d"), "");
+  CHECK(xattr_is("u/d", "trusted.overlay.opaque", "y"));
+  ov_remount(NULL);
+  CHECK_STR(ov_names("m/d"), "");
+  /* A file over a directory's whiteout, and the reverse. */
+  SYS(rmdir(ov("m/d")));
+  put("m/d", "file");
+  SYS(unlink(ov("m/d")));
+  SYS(mkdir(ov("m/d"), 0755));
+  put("m/d/1", "new");
+  CHECK_STR(ov_names("m/d"), "1");
+  ov_down();
+}
+
+TEST(own_attributes_are_hidden) {
+  ov_setup();
+  SYS(mkdir(ov("l/d"), 0755));
+  ov_mount(NULL);
+  SYS(rmdir(ov("m/d")));
+  SYS(mkdir(ov("m/d"), 0755));
+  char list[256];
+  ssize_t n = SYS(listxattr(ov("m/d"), list, sizeof list));
+  for (ssize_t i = 0; i < n; i += (ssize_t)strlen(list + i) + 1)
+    CHECK(strncmp(list + i, "trusted.overlay.", 16) != 0);
+  CHECK(getxattr(ov("m/d"), "trusted.overlay.opaque", list, sizeof list) == -1);
+  SYS(setxattr(ov("m/d"), "trusted.mine", "v", 1, 0));
+  CHECK(xattr_is("u/d", "trusted.mine", "v"));
+  ov_down();
+}
+
+/* New files get owner and mode as anywhere else, also where a whiteout was. */
+TEST(new_files_belong_to_their_makers) {
+  ov_setup();
+  SYS(mkdir(ov("l/g"), 0755));
+  SYS(chown(ov("l/g"), 0, 77));
+  SYS(chmod(ov("l/g"), 02777));
+  put("l/g/old", "x");
+  ov_mount(NULL);
+  SYS(unlink(ov("m/g/old")));
+  WAIT_OK(CHILD({
+    SYS(syscall(SYS_setgroups, 0, NULL));
+    SYS(setresgid(1000, 1000, 1000));
+    SYS(setresuid(1000, 1000, 1000));
+    umask(022);
+    close((int)SYS(open(ov("m/g/old"), O_CREAT | O_EXCL | O_WRONLY, 0666)));
+    SYS(mkdir(ov("m/g/dir"), 0777));
+    struct stat st;
+    SYS(stat(ov("m/g/old"), &st));
+    CHECK_EQ(st.st_uid, 1000);
+    CHECK_EQ(st.st_gid, 77);
+    CHECK_EQ(st.st_mode & 07777, 0644);
+    SYS(stat(ov("m/g/dir"), &st));
+    CHECK_EQ(st.st_mode & 07777, 02755);
+    CHECK_EQ(st.st_gid, 77);
+  }));
+  ov_down();
+}
+
+/* ---- Rename ---- */
+
+TEST(rename_files) {
+  ov_setup();
+  put("l/a", "A");
+  put("l/b", "B");
+  put("u/c", "C");
+  ov_mount(NULL);
+  ino_t a = ino_of("m/a");
+  SYS(rename(ov("m/a"), ov("m/x"))); /* leaves a whiteout */
+  CHECK(is_whiteout("u/a"));
+  CHECK_EQ(ino_of("m/x"), a);
+  SYS(rename(ov("m/x"), ov("m/b"))); /* over a lower file, from a name that no lower has */
+  CHECK(has_text("m/b", "A"));
+  CHECK(!exists("u/x"));
+  SYS(rename(ov("m/c"), ov("m/a"))); /* over a whiteout */
+  CHECK(has_text("m/a", "C"));
+  SYS(rename(ov("m/a"), ov("m/b"))); /* both below */
+  CHECK(has_text("m/b", "C"));
+  CHECK(is_whiteout("u/a"));
+  CHECK_STR(ov_names("m"), "b");
+  CHECK_ERRNO(rename(ov("m/a"), ov("m/q")), ENOENT);
+  ov_remount(NULL);
+  CHECK_STR(ov_names("m"), "b");
+  CHECK(has_text("m/b", "C"));
+  CHECK_STR(ov_names("w/work"), "");
+  ov_down();
+}
+
+TEST(rename_flags) {
+  ov_setup();
+  put("l/a", "A");
+  put("l/b", "B");
+  SYS(mkdir(ov("u/d"), 0755));
+  ov_mount("redirect_dir=on");
+  CHECK_ERRNO(renameat2(AT_FDCWD, ov("m/a"), AT_FDCWD, ov("m/b"), RENAME_NOREPLACE), EEXIST);
+  SYS(renameat2(AT_FDCWD, ov("m/a"), AT_FDCWD, ov("m/b"), RENAME_EXCHANGE));
+  CHECK(has_text("m/a", "B") && has_text("m/b", "A"));
+  SYS(renameat2(AT_FDCWD, ov("m/a"), AT_FDCWD, ov("m/d"), RENAME_EXCHANGE));
+  CHECK(has_text("m/d", "B"));
+  CHECK_STR(ov_names("m/a"), ""); /* the directory hides the lower file of that name */
+  SYS(renameat2(AT_FDCWD, ov("m/a"), AT_FDCWD, ov("m/n"), RENAME_NOREPLACE));
+  CHECK_STR(ov_names("m"), "b d n");
+  ov_remount("redirect_dir=on");
+  CHECK_STR(ov_names("m"), "b d n");
+  ov_down();
+}
+
+TEST(rename_new_directory) {
+  ov_setup();
+  SYS(mkdir(ov("l/low"), 0755));
+  put("l/low/hidden", "low");
+  ov_mount("redirect_dir=off");
+  SYS(mkdir(ov("m/d"), 0755));
+  put("m/d/f", "up");
+  SYS(rename(ov("m/d"), ov("m/e")));
+  CHECK(has_text("m/e/f", "up"));
+  /* Over an empty merged directory: what lower layers have there must not come back. */
+  SYS(unlink(ov("m/low/hidden")));
+  SYS(rename(ov("m/e"), ov("m/low")));
+  CHECK_STR(ov_names("m/low"), "f");
+  CHECK_STR(ov_names("m"), "low");
+  ov_remount("redirect_dir=off");
+  CHECK_STR(ov_names("m/low"), "f");
+  /* To where a removed lower directory was. */
+  SYS(rename(ov("m/low"), ov("m/x")));
+  CHECK_STR(ov_names("m"), "x");
+  SYS(rename(ov("m/x"), ov("m/low")));
+  CHECK_STR(ov_names("m/low"), "f");
+  ov_remount("redirect_dir=off");
+  CHECK_STR(ov_names("m/low"), "f");
+  ov_down();
+}
+
+TEST(rename_merged_directory_without_redirect) {
+  ov_setup();
+  SYS(mkdir(ov("l/d"), 0755));
+  SYS(mkdir(ov("l/e"), 0755));
+  put("l/d/f", "low");
+  ov_mount("redirect_dir=off");
+  CHECK_ERRNO(rename(ov("m/d"), ov("m/x")), EXDEV);
+  CHECK_ERRNO(renameat2(AT_FDCWD, ov("m/d"), AT_FDCWD, ov("m/e"), RENAME_EXCHANGE), EXDEV);
+  CHECK_STR(ov_names("m"), "d e");
+  ov_down();
+}
+
+TEST(rename_merged_directory) {
+  ov_setup();
+  SYS(mkdir(ov("l/d"), 0755));
+  SYS(mkdir(ov("l/d/sub"), 0755));
+  put("l/d/f", "low");
+  put("l/d/sub/g", "low");
+  ov_mount("redirect_dir=on");
+  ino_t f = ino_of("m/d/f"), d = ino_of("m/d");
+  put("m/d/new", "up");
+  SYS(rename(ov("m/d"), ov("m/x")));
+  CHECK_STR(ov_names("m"), "x");
+  CHECK_STR(ov_names("m/x"), "f new sub");
+  CHECK_EQ(ino_of("m/x"), d);
+  CHECK_EQ(ino_of("m/x/f"), f);
+  CHECK(has_text("m/x/sub/g", "low"));
+  SYS(mkdir(ov("m/d"), 0755)); /* not what was there before */
+  CHECK_STR(ov_names("m/d"), "");
+  SYS(rename(ov("m/x"), ov("m/d/deep")));
+  CHECK(has_text("m/d/deep/sub/g", "low"));
+  SYS(rename(ov("m/d/deep/sub"), ov("m/d/deep/s2"))); /* inside a renamed one */
+  CHECK(has_text("m/d/deep/s2/g", "low"));
+  SYS(unlink(ov("m/d/deep/f")));
+  ov_remount("redirect_dir=on");
+  CHECK_STR(ov_names("m"), "d");
+  CHECK_STR(ov_names("m/d/deep"), "new s2");
+  CHECK(has_text("m/d/deep/s2/g", "low"));
+  put("m/d/deep/s2/g", "changed");
+  CHECK(has_text("m/d/deep/s2/g", "changed") && has_text("l/d/sub/g", "low"));
+  ov_down();
+}
+
+/* ---- Links and nameless files ---- */
+
+TEST(hard_links) {
+  ov_setup();
+  put("l/a", "low");
+  ov_mount(NULL);
+  ino_t a = ino_of("m/a");
+  SYS(link(ov("m/a"), ov("m/b")));
+  struct stat st;
+  SYS(stat(ov("m/b"), &st));
+  CHECK_EQ(st.st_nlink, 2);
+  CHECK_EQ(st.st_ino, a);
+  int fd = (int)SYS(open(ov("m/b"), O_WRONLY | O_TRUNC));
+  write_full(fd, "both", 4);
+  close(fd);
+  CHECK(has_text("m/a", "both"));
+  SYS(unlink(ov("m/a")));
+  SYS(stat(ov("m/b"), &st));
+  CHECK_EQ(st.st_nlink, 1);
+  CHECK(has_text("m/b", "both"));
+  CHECK_ERRNO(link(ov("m/a"), ov("m/c")), ENOENT);
+  SYS(link(ov("m/b"), ov("m/a"))); /* over the whiteout */
+  CHECK(has_text("m/a", "both"));
+  CHECK_ERRNO(link(ov("m/b"), ov("m/a")), EEXIST);
+  ov_down();
+}
+
+TEST(nameless_files) {
+  ov_setup();
+  put("l/gone", "low");
+  ov_mount(NULL);
+  SYS(unlink(ov("m/gone")));
+  int fd = open(ov("m"), O_TMPFILE | O_RDWR, 0640);
+  if (fd < 0 && errno == EOPNOTSUPP && !check_in_sandbox)
+    SKIP("this kernel's overlayfs has no O_TMPFILE");
+  REQUIRE(fd >= 0);
+  write_full(fd, "temp", 4);
+  struct stat st;
+  SYS(fstat(fd, &st));
+  CHECK_EQ(st.st_nlink, 0);
+  char self[64];
+  snprintf(self, sizeof self, "/proc/self/fd/%d", fd);
+  SYS(linkat(AT_FDCWD, self, AT_FDCWD, ov("m/gone"), AT_SYMLINK_FOLLOW));
+  CHECK(has_text("m/gone", "temp"));
+  SYS(fstat(fd, &st));
+  CHECK_EQ(st.st_nlink, 1);
+  close(fd);
+  ov_down();
+}
+
+/* An open lower file goes on after its name went, and can still be changed. */
+TEST(removed_lower_file_lives_on) {
+  ov_setup();
+  put("l/f", "content");
+  ov_mount(NULL);
+  int fd = (int)SYS(open(ov("m/f"), O_RDONLY));
+  SYS(unlink(ov("m/f")));
+  char buf[16];
+  CHECK_EQ(pread(fd, buf, sizeof buf, 0), 7);
+  struct stat st;
+  SYS(fstat(fd, &st));
+  if (check_in_sandbox) { /* Linux keeps the count of the lower file, and fails to copy it up (EEXIST) */
+    CHECK_EQ(st.st_nlink, 0);
+    CHECK_OK(fchmod(fd, 0600));
+    SYS(fstat(fd, &st));
+    CHECK_EQ(st.st_mode & 0777, 0600);
+  }
+  CHECK_EQ(pread(fd, buf, sizeof buf, 0), 7);
+  CHECK(is_whiteout("u/f"));
+  close(fd);
+  ov_down();
+}
+
+/* ---- Mounting ---- */
+
+TEST(mount_errors) {
+  ov_setup();
+  char opts[1024];
+  ov_mount(NULL);
+  SYS(umount(ov("m")));
+  CHECK_ERRNO(ov_mount_at(ov("m"), ov("none"), ov("u"), NULL), ENOENT);
+  CHECK_ERRNO(ov_mount_at(ov("m"), ov("l"), ov("none"), NULL), ENOENT);
+  CHECK_ERRNO(ov_mount_at(ov("m"), ov("l"), NULL, NULL), EINVAL);
+  snprintf(opts, sizeof opts, "lowerdir=%s,upperdir=%s", ov("l"), ov("u"));
+  CHECK_ERRNO(mount("overlay", ov("m"), "overlay", 0, opts), EINVAL);
+  SYS(mkdir(ov("other"), 0755));
+  SYS(mount("tmpfs", ov("other"), "tmpfs", 0, NULL));
+  snprintf(opts, sizeof opts, "lowerdir=%s,upperdir=%s,workdir=%s", ov("l"), ov("u"), ov("other"));
+  CHECK_ERRNO(mount("overlay", ov("m"), "overlay", 0, opts), EINVAL);
+  SYS(umount(ov("other")));
+  CHECK(ov_mount_at(ov("m"), ov("l"), ov("u"), "nonsense=1") == -1 && errno == EINVAL);
+  /* The layers stay usable when what they lie on is detached. */
+  put("l/f", "low");
+  ov_mount(NULL);
+  int fd = (int)SYS(open(ov("m"), O_RDONLY | O_DIRECTORY));
+  SYS(umount2(ov("m"), MNT_DETACH));
+  int f = (int)SYS(openat(fd, "f", O_RDWR));
+  SYS(pwrite(f, "LOW", 3, 0));
+  close(f);
+  close(fd);
+  CHECK(has_text("u/f", "LOW"));
+  ov_down();
+}
+
+/* Escapes in lowerdir: a colon in a name. */
+TEST(mount_escapes) {
+  ov_setup();
+  SYS(mkdir(ov("a:b"), 0755));
+  put("a:b/f", "x");
+  char lower[512];
+  snprintf(lower, sizeof lower, "%s", tmp_path("ov/a\\:b"));
+  if (ov_mount_at(ov("m"), lower, ov("u"), NULL) != 0) {
+    if (errno == ENODEV)
+      SKIP("no overlayfs");
+    check_fail(__FILE__, __LINE__, "mount: %s", strerror(errno));
+  }
+  CHECK(has_text("m/f", "x"));
+  ov_down();
+}
+
+/* An overlay as the lower layer of another. */
+TEST(overlay_on_overlay) {
+  ov_setup();
+  put("l/f", "bottom");
+  put("l/g", "bottom");
+  ov_mount(NULL);
+  SYS(unlink(ov("m/g")));
+  put("m/h", "middle");
+  const char *more[] = {"u2", "w2", "m2"};
+  for (int i = 0; i < 3; i++)
+    SYS(mkdir(ov(more[i]), 0755));
+  char opts[1024];
+  snprintf(opts, sizeof opts, "lowerdir=%s,upperdir=%s,workdir=%s", ov("m"), ov("u2"), ov("w2"));
+  SYS(mount("overlay", ov("m2"), "overlay", 0, opts));
+  CHECK_STR(ov_names("m2"), "f h");
+  int fd = (int)SYS(open(ov("m2/f"), O_RDWR));
+  SYS(pwrite(fd, "top", 3, 0));
+  close(fd);
+  SYS(unlink(ov("m2/h")));
+  CHECK(has_text("m2/f", "toptom") && has_text("m/f", "bottom"));
+  CHECK(has_text("m/h", "middle"));
+  CHECK_STR(ov_names("m2"), "f");
+  SYS(umount(ov("m2")));
+  ov_down();
+}
