@@ -156,6 +156,7 @@ static void publish(OvInode *o, TesCtx *ctx, TesInode *copy) {
   pair[1] = o->base.ino;
   g_hash_table_insert(s->origins, pair, pair + 1);
   tes_mutex_unlock(&s->table_lock);
+  ov_watch_upper(s, copy);
   __atomic_store_n(&o->upper, tes_inode_ref(copy), __ATOMIC_RELEASE);
   ov_inode_enter_upper(o);
   ov_sync(o);

@@ -124,6 +124,11 @@ static OvIndex *index_find(OvSuper *s, TesInode *key) {
   return g_hash_table_lookup(s->index, key);
 }
 
+void ov_watch_upper(OvSuper *s, TesInode *upper) {
+  if (S_ISDIR(upper->mode) && !s->private_upper)
+    __atomic_fetch_or(&upper->flags, TES_INODE_REVALIDATE, __ATOMIC_SEQ_CST);
+}
+
 static OvInode *inode_new(OvSuper *s, TesCtx *ctx, OvInode *dir, const char *name, TesInode *upper,
                           OvLower *lower, guint n_lower) {
   OvInode *o = g_new0(OvInode, 1);
@@ -133,6 +138,8 @@ static OvInode *inode_new(OvSuper *s, TesCtx *ctx, OvInode *dir, const char *nam
   o->upper = upper;
   o->lower = g_memdup2(lower, n_lower * sizeof *lower);
   o->n_lower = n_lower;
+  if (upper)
+    ov_watch_upper(s, upper);
   tes_mutex_init(&o->copy, &copy_class);
   tes_mutex_init(&o->lock, &dir_class);
   if (dir) {

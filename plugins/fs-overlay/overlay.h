@@ -37,11 +37,12 @@ typedef struct {
   TesInode *upper, *work; /* NULL: read-only. Referenced, as are their supers */
   TesInode **lower;       /* topmost first */
   guint n_lower;
-  const char *prefix; /* "trusted.overlay." or "user.overlay." */
-  gboolean redirect;  /* rename merged directories; else EXDEV */
-  gboolean memory;    /* the upper is gone with the sandbox: nothing needs to reach storage */
-  char *options;      /* for mountinfo */
-  guint next_temp;    /* names in work; atomic */
+  const char *prefix;     /* "trusted.overlay." or "user.overlay." */
+  gboolean redirect;      /* rename merged directories; else EXDEV */
+  gboolean private_upper; /* nobody else can reach the upper layer */
+  gboolean memory;        /* the upper is gone with the sandbox: nothing needs to reach storage */
+  char *options;          /* for mountinfo */
+  guint next_temp;        /* names in work; atomic */
   TesMutex rename_lock;
   TesMutex names_lock; /* parent, name, removed of every inode */
   TesMutex table_lock; /* the tables */
@@ -102,6 +103,8 @@ void ov_set_place(OvInode *, OvInode *parent, const char *name);
 void ov_set_removed(OvInode *);
 int ov_getattr(TesInode *, TesCtx *, TesAttr *);
 void ov_count_link(OvInode *, gint by);
+/* The directory's names change without the VFS that may have it cached: it is to ask. */
+void ov_watch_upper(OvSuper *, TesInode *upper);
 /* A second key for an inode that got an upper. */
 void ov_inode_enter_upper(OvInode *);
 /* Directory lock held. Is the name visible in what `dir` has below its upper? */

@@ -341,6 +341,7 @@ static int host_layers(OvSuper *s, TesCtx *ctx, const char *source, const Option
       layer_keep(s->work);
   }
   tes_super_unref(up);
+  s->private_upper = TRUE;
   s->memory = o->memory;
   if (!o->memory)
     s->prefix = "user.overlay.";

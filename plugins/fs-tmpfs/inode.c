@@ -102,6 +102,16 @@ static void node_free(TesInode *i) {
   g_free(n);
 }
 
+/* Asked only where an overlay changes the directory without the VFS (TES_INODE_REVALIDATE). */
+static int tmpfs_revalidate(TesInode *i, TesCtx *ctx, const char *name, TesInode *child) {
+  TesInode *now = NULL;
+  int r = tmpfs_lookup(i, ctx, name, &now);
+  if (r < 0)
+    return r == -ENOENT ? child == NULL : r;
+  tes_inode_unref(now);
+  return now == child;
+}
+
 /* A new node under a name, handed back with a reference. */
 static int add_new(TesInode *i, TesCtx *ctx, const char *name, guint32 mode, guint64 rdev, const char *target,
                    TesInode **out) {
@@ -261,6 +271,7 @@ static int tmpfs_open(TesInode *i, TesCtx *ctx, guint flags, TesFile **out) {
 const TesInodeOps tmpfs_inode_ops = {
     .size = sizeof(TesInodeOps),
     .lookup = tmpfs_lookup,
+    .revalidate = tmpfs_revalidate,
     .create = tmpfs_create,
     .mkdir = tmpfs_mkdir,
     .mknod = tmpfs_mknod,
