@@ -9,7 +9,7 @@
 #include <tessera/notify.h>
 #include <tessera/vfs.h>
 
-#define BUCKETS 1024
+#define BUCKETS 8192
 
 static const TesLockClass marks_class = {"notify marks", TES_RANK_QUEUE - 2, FALSE,
                                          "marks of all watched inodes; held while events are handed over"};
@@ -126,8 +126,18 @@ void tes_notify_do_path(TesPath *p, guint mask) {
   tes_notify_do_inode(p->inode, mask);
 }
 
+/* Who may look into a directory learns from it when its regular files are used, as their times show; the times of devices and FIFOs
+ * do not, and the moments of key strokes are a secret (Linux 6.11). */
+static gboolean for_watchers_of_itself_only(const TesInode *i, guint mask) {
+  return (mask & (IN_ACCESS | IN_MODIFY)) && !S_ISREG(i->mode) && !S_ISDIR(i->mode);
+}
+
 void tes_notify_do_file(TesFile *f, guint mask) {
-  if (f->path && !(f->flags & O_PATH))
+  if (!f->path || (f->flags & O_PATH))
+    return;
+  if (for_watchers_of_itself_only(f->path->inode, mask))
+    tes_notify_do_inode(f->path->inode, mask);
+  else
     tes_notify_do_path(f->path, mask);
 }
 

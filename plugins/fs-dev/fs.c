@@ -51,6 +51,7 @@ static DevNode *node_new(DevFs *fs, NodeKind kind, guint32 mode, guint64 ino) {
   DevNode *n = g_new0(DevNode, 1);
   n->kind = kind;
   tes_inode_init(&n->inode, &fs->super, &dev_inode_ops, mode, ino);
+  n->inode.flags = TES_INODE_FLEETING;
   return n;
 }
 

@@ -93,6 +93,7 @@ static TesInode *inode_new(SysFs *fs, SysNode *node) {
   SysInode *i = g_new0(SysInode, 1);
   i->node = node;
   tes_inode_init(&i->inode, &fs->super, &inode_ops, node->mode, node->ino);
+  i->inode.flags = TES_INODE_FLEETING;
   return &i->inode;
 }
 

@@ -39,6 +39,7 @@ typedef struct {
   Inotify *set;       /* valid until the mark is off */
   gint refs;          /* one while attached */
   gint wd;
+  guint hash;  /* of the inode */
   guint flags; /* IN_ONESHOT, IN_EXCL_UNLINK; the set's lock */
   guint32 uid;
   TesKernel *kernel;

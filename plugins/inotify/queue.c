@@ -4,6 +4,10 @@
 #include "private.h"
 #include <string.h>
 
+/* Events of all instances may take so much memory; then it is as if each queue were full. */
+#define ALL_BYTES (64 * 1024 * 1024)
+static gsize all_bytes;
+
 /* Names are padded, with at least one NUL, to multiples of the structure's own size. */
 static gsize padded(const char *name) {
   gsize unit = sizeof(struct inotify_event);
@@ -25,6 +29,7 @@ static void append(Inotify *s, gint wd, guint32 mask, guint32 cookie, const char
   s->tail = &e->next;
   s->n_events++;
   s->bytes += inotify_event_size(e);
+  __atomic_add_fetch(&all_bytes, sizeof *e + len, __ATOMIC_RELAXED);
 }
 
 /* The last event, if there is one: `tail` points into it. */
@@ -38,7 +43,7 @@ static gboolean repeats(const Event *e, gint wd, guint32 mask, const char *name)
 }
 
 void inotify_queue(Inotify *s, gint wd, guint32 mask, guint32 cookie, const char *name) {
-  if (s->n_events >= s->max_events) {
+  if (s->n_events >= s->max_events || __atomic_load_n(&all_bytes, __ATOMIC_RELAXED) > ALL_BYTES) {
     if (!s->overflowed)
       append(s, -1, IN_Q_OVERFLOW, 0, NULL);
     s->overflowed = TRUE;
@@ -73,6 +78,7 @@ Event *inotify_take(Inotify *s, gsize room, int *r) {
 void inotify_events_free(Event *e) {
   while (e) {
     Event *next = e->next;
+    __atomic_sub_fetch(&all_bytes, sizeof *e + e->len, __ATOMIC_RELAXED);
     g_free(e);
     e = next;
   }

@@ -18,7 +18,9 @@ typedef struct {
 typedef struct {
   TesMutex lock;
   GHashTable *users; /* uid -> Account */
+  guint watches;     /* of all users: a guest makes as many users as it likes */
 } Accounts;
+#define ALL_WATCHES (4 * 65536)
 static char accounts_key;
 
 static void accounts_free(gpointer p) {
@@ -46,11 +48,13 @@ static gboolean account(TesKernel *k, guint32 uid, gint instances, gint watches)
     a = g_new0(Account, 1);
     g_hash_table_insert(all->users, GUINT_TO_POINTER(uid), a);
   }
-  gboolean ok = (instances <= 0 || a->instances < tes_notify_limit(TES_NOTIFY_MAX_INSTANCES)) &&
-                (watches <= 0 || a->watches < tes_notify_limit(TES_NOTIFY_MAX_WATCHES));
+  gboolean ok =
+      (instances <= 0 || a->instances < tes_notify_limit(TES_NOTIFY_MAX_INSTANCES)) &&
+      (watches <= 0 || (a->watches < tes_notify_limit(TES_NOTIFY_MAX_WATCHES) && all->watches < ALL_WATCHES));
   if (ok) {
     a->instances += (guint)instances;
     a->watches += (guint)watches;
+    all->watches += (guint)watches;
   }
   if (!a->instances && !a->watches)
     g_hash_table_remove(all->users, GUINT_TO_POINTER(uid));
@@ -103,12 +107,11 @@ static const TesNotifyMarkOps mark_ops = {
 
 /* ---- The set ---- */
 
-static guint inode_hash(gconstpointer p) {
-  const TesInode *i = ((const Watch *)p)->mark.inode;
-  return (guint)(((gsize)i->super >> 4) ^ i->ino ^ (i->ino >> 32));
-}
+/* Kept in the watch: whatever becomes of the inode's number, the watch is found again to be removed. */
+static guint hash_of(const TesInode *i) { return (guint)(((gsize)i->super >> 4) ^ i->ino ^ (i->ino >> 32)); }
+static guint inode_hash(gconstpointer p) { return ((const Watch *)p)->hash; }
 static gboolean inode_equal(gconstpointer a, gconstpointer b) {
-  return tes_notify_same_inode(((const Watch *)a)->mark.inode, ((const Watch *)b)->mark.inode);
+  return a == b || tes_notify_same_inode(((const Watch *)a)->mark.inode, ((const Watch *)b)->mark.inode);
 }
 
 void inotify_watches_init(Inotify *s) {
@@ -138,7 +141,7 @@ static gint new_wd(Inotify *s) {
 }
 
 int inotify_add(Inotify *s, TesInode *inode, guint32 mask) {
-  Watch key = {.mark.inode = inode};
+  Watch key = {.mark.inode = inode, .hash = hash_of(inode)};
   TES_LOCKED(&s->update);
   {
     TES_LOCKED(&s->lock);
@@ -153,6 +156,7 @@ int inotify_add(Inotify *s, TesInode *inode, guint32 mask) {
   *w = (Watch){.mark = {.ops = &mark_ops, .inode = inode, .mask = mask & IN_ALL_EVENTS},
                .set = s,
                .refs = 2,
+               .hash = key.hash,
                .flags = mask & OPTIONS,
                .uid = s->uid,
                .kernel = k};

@@ -8,6 +8,8 @@
 #include <sys/ioctl.h>
 #include <sys/mount.h>
 #include <sys/sendfile.h>
+#include <sys/socket.h>
+#include <sys/un.h>
 #include <sys/xattr.h>
 
 static const struct {
@@ -349,6 +351,56 @@ TEST(excl_unlink) {
   SYS(write(g, "y", 1));
   CHECK_STR(events(fd), "1:MODIFY(g)");
   close(g);
+  close(fd);
+}
+
+TEST(nameless_files) {
+  int fd = start();
+  SYS(inotify_add_watch(fd, tmp_dir(), IN_ALL_EVENTS));
+  int f = open(tmp_dir(), O_TMPFILE | O_RDWR, 0644);
+  if (f < 0)
+    SKIP("no O_TMPFILE here");
+  char link[64], want[256], name[64];
+  struct stat st;
+  SYS(fstat(f, &st));
+  snprintf(name, sizeof name, "#%lu", (unsigned long)st.st_ino);
+  SYS(write(f, "x", 1));
+  snprintf(want, sizeof want, "1:OPEN(%s) 1:MODIFY(%s)", name, name);
+  CHECK_STR(events(fd), want);
+  snprintf(link, sizeof link, "/proc/self/fd/%d", f);
+  SYS(linkat(AT_FDCWD, link, AT_FDCWD, tmp_path("named"), AT_SYMLINK_FOLLOW));
+  CHECK_STR(events(fd), "1:CREATE(named)");
+  close(f);
+  events(fd);
+  close((int)SYS(open(tmp_path("named"), O_RDONLY)));
+  CHECK_STR(events(fd), "1:OPEN(named) 1:CLOSE_NOWRITE(named)");
+  close(fd);
+}
+
+TEST(special_files) {
+  int fd = start();
+  char c;
+  SYS(mkfifo(tmp_path("p"), 0644));
+  SYS(inotify_add_watch(fd, tmp_dir(), IN_ALL_EVENTS));
+  int p = (int)SYS(open(tmp_path("p"), O_RDWR | O_NONBLOCK));
+  CHECK_STR(events(fd), "1:OPEN(p)");
+  SYS(write(p, "x", 1));
+  SYS(read(p, &c, 1));
+  events(fd); /* told or not: that changed with Linux 6.11 */
+  SYS(inotify_add_watch(fd, tmp_path("p"), IN_ACCESS | IN_MODIFY));
+  SYS(write(p, "x", 1));
+  SYS(read(p, &c, 1));
+  CHECK(strstr(events(fd), "2:MODIFY"));
+  close(p);
+  int s = (int)SYS(socket(AF_UNIX, SOCK_STREAM, 0));
+  struct sockaddr_un a = {.sun_family = AF_UNIX};
+  SYS(chdir(tmp_dir()));
+  strcpy(a.sun_path, "s");
+  events(fd);
+  SYS(bind(s, (struct sockaddr *)&a, sizeof a));
+  CHECK_STR(events(fd), "1:CREATE(s)");
+  close(s);
+  CHECK_STR(events(fd), "");
   close(fd);
 }
 
