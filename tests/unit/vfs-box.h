@@ -131,11 +131,15 @@ static void assert_name(TesCtx *c, const char *path, const char *want) {
 
 /* ---- Start and end ---- */
 
-/* The generation is the program's argument; without one `generation`. */
+static guint dcache_max; /* 0: the generation's own */
+
+/* Arguments of the program: the generation (without one `generation`), and how many unused names it may keep. */
 static TesRegistry *box_start(int *argc, char ***argv, const char *generation) {
   g_test_init(argc, argv, NULL);
   if (*argc > 1)
     generation = (*argv)[1];
+  if (*argc > 2)
+    dcache_max = (guint)g_ascii_strtoull((*argv)[2], NULL, 10);
   scratch = g_dir_make_tmp("tessera-vfs-XXXXXX", NULL);
   g_assert_nonnull(scratch);
   g_assert_cmpint(chmod(scratch, 0755), ==, 0);
@@ -152,8 +156,11 @@ static TesRegistry *box_start(int *argc, char ***argv, const char *generation) {
   tes_registry_seal(reg, &error);
   g_assert_no_error(error);
   kernel = tes_kernel_new(reg);
-  TesKernelArgs args = {
-      .size = sizeof args, .timekeeper = tes_timekeeper_new(), .application_cores = 1, .vfs = generation};
+  TesKernelArgs args = {.size = sizeof args,
+                        .timekeeper = tes_timekeeper_new(),
+                        .application_cores = 1,
+                        .vfs = generation,
+                        .dcache_max = dcache_max};
   tes_timekeeper_set_clocks(args.timekeeper, NULL, NULL);
   tes_kernel_init(kernel, &args, &error);
   g_assert_no_error(error);
