@@ -2,6 +2,7 @@
 /* Filesystem instances, device numbers, and finding a filesystem type by its name. */
 #include <core/task/task.h>
 #include <string.h>
+#include <sys/mount.h>
 #include <sys/sysmacros.h>
 
 void tes_super_init(TesSuper *s, TesKernel *k, const TesSuperOps *ops, const char *type) {
@@ -55,7 +56,10 @@ int tes_fs_new_super(TesCtx *ctx, const char *fstype, const char *source, const 
   const TesFsTypeOps *fs = tes_registry_find(tes_kernel_registry(ctx->kernel), "filesystem", fstype);
   if (!fs || !TES_HAS(fs, mount))
     return -ENODEV;
-  return fs->mount(ctx, source, opts && *opts ? opts : NULL, ms_flags, out);
+  int r = fs->mount(ctx, source, opts && *opts ? opts : NULL, ms_flags, out);
+  if (r >= 0 && (ms_flags & MS_RDONLY))
+    (*out)->read_only = TRUE;
+  return r;
 }
 
 int tes_fs_mount(TesCtx *ctx, const TesAt *at, const char *fstype, const char *source, const char *opts,

@@ -41,6 +41,22 @@ static int bind_mount(TesTask *t, const TesAt *at, gulong usource, gulong flags)
   return TES_HAS(v->ops, bind) ? v->ops->bind(v, tes_task_ctx(t), source, at, flags) : -EINVAL;
 }
 
+/* MS_MOVE: the mount at one place goes to another. */
+static int do_move(TesTask *t, const TesAt *at, gulong usource) {
+  TesVfs *v = t->kernel->vfs;
+  TES_PATH_ARG(s);
+  g_autoptr(TesPath) from = NULL;
+  g_autoptr(TesPath) to = NULL;
+  int r = tes_path_arg(t, &s, AT_FDCWD, usource, 0);
+  if (r == 0)
+    r = tes_vfs_walk(tes_task_ctx(t), &s.at, &from);
+  if (r == 0)
+    r = tes_vfs_walk(tes_task_ctx(t), at, &to);
+  if (r < 0)
+    return r;
+  return TES_HAS(v->ops, move) ? v->ops->move(v, tes_task_ctx(t), from, to, TES_MOVE_MOUNT) : -EINVAL;
+}
+
 #define PROPAGATION (MS_SHARED | MS_PRIVATE | MS_SLAVE | MS_UNBINDABLE)
 
 static int dispatch(TesTask *t, const TesAt *at, gulong usource, const char *type, gulong flags,
@@ -53,7 +69,9 @@ static int dispatch(TesTask *t, const TesAt *at, gulong usource, const char *typ
     return bind_mount(t, at, usource, flags);
   if (flags & PROPAGATION)
     return TES_HAS(v->ops, propagation) ? v->ops->propagation(v, ctx, at, flags) : -EINVAL;
-  if (flags & MS_MOVE || !type)
+  if (flags & MS_MOVE)
+    return do_move(t, at, usource);
+  if (!type)
     return -EINVAL;
   g_autofree char *source = NULL;
   int r = copy_optional(t, usource, &source);
@@ -105,22 +123,13 @@ static glong sys_pivot_root(TesTask *t, const gulong a[6]) {
   return TES_HAS(v->ops, pivot_root) ? v->ops->pivot_root(v, tes_task_ctx(t), &n.at, &o.at) : -EINVAL;
 }
 
-#define NEW_API "the mount API of Linux 5.2 comes later; mount(2) works"
 #define NO_QUOTA "no filesystem here has quotas"
 
 static const TesSyscall rows[] = {
     {SYS_pivot_root, "pivot_root", sys_pivot_root, TES_FULL, NULL, "ss"},
-    {SYS_mount, "mount", sys_mount, TES_PARTIAL,
-     "all mounts are private: no MS_SHARED, MS_UNBINDABLE, MS_MOVE", "sssxp"},
-    {SYS_umount2, "umount2", sys_umount2, TES_PARTIAL, "MNT_EXPIRE marks are not taken back by use", "sx"},
+    {SYS_mount, "mount", sys_mount, TES_FULL, NULL, "sssxp"},
+    {SYS_umount2, "umount2", sys_umount2, TES_FULL, NULL, "sx"},
     {SYS_quotactl, "quotactl", NULL, TES_NONE, NO_QUOTA, "xsdp"},
-    {428, "open_tree", NULL, TES_NONE, NEW_API, "asx"},
-    {429, "move_mount", NULL, TES_NONE, NEW_API, "asasx"},
-    {430, "fsopen", NULL, TES_NONE, NEW_API, "sx"},
-    {431, "fsconfig", NULL, TES_NONE, NEW_API, "fxspd"},
-    {432, "fsmount", NULL, TES_NONE, NEW_API, "fxx"},
-    {433, "fspick", NULL, TES_NONE, NEW_API, "asx"},
-    {442, "mount_setattr", NULL, TES_NONE, NEW_API, "asxpu"},
     {443, "quotactl_fd", NULL, TES_NONE, NO_QUOTA, "fxdp"},
     {457, "statmount", NULL, TES_NONE, "/proc/self/mountinfo has it", "ppux"},
     {458, "listmount", NULL, TES_NONE, "/proc/self/mountinfo has it", "ppux"},

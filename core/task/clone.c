@@ -137,11 +137,8 @@ static int copy_namespaces(TesTask *t, TesTask *c, guint64 flags) {
     s.pid = tes_ns_ref(s.pid_children);
   }
   tes_ns_set_give(c, &s);
-  if (flags & CLONE_NEWNS) {
-    g_autofree char *root = NULL, *cwd = NULL;
-    tes_ns_dir_names(t, &root, &cwd);
-    tes_ns_carry_dirs(c, root, cwd);
-  }
+  if (flags & CLONE_NEWNS)
+    tes_ns_carry_dirs(c);
   return 0;
 }
 

@@ -162,6 +162,11 @@ TesNs *tes_task_ns(TesTask *t, int flag) {
   return ns ? tes_ns_ref(ns) : NULL;
 }
 
+TesMountNs *tes_task_mount_ns(TesTask *t) {
+  TES_LOCKED(&t->lock);
+  return t->mount_ns ? t->kernel->vfs->ops->ns_ref(t->mount_ns) : NULL;
+}
+
 /* ptrace(2), "Ptrace access mode checking", PTRACE_MODE_READ_FSCREDS: same ids all round and a subset of
  * capabilities, or CAP_SYS_PTRACE; not dumpable: the capability only. */
 gboolean tes_task_may_inspect(TesCtx *ctx, TesTask *target) {

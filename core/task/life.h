@@ -70,8 +70,7 @@ void tes_ns_set_clear(TesKernel *, TesNsSet *);
 void tes_ns_set_give(TesTask *, TesNsSet *);
 /* Root and working directory as names in the task's mount namespace (transfer full), and back after the namespace was
  * copied: the task's fsinfo then points at the same places of its new mount_ns. */
-void tes_ns_dir_names(TesTask *, char **root, char **cwd);
-void tes_ns_carry_dirs(TesTask *, const char *root, const char *cwd);
+void tes_ns_carry_dirs(TesTask *);
 glong tes_ns_unshare(TesTask *, guint64 flags);
 glong tes_ns_setns(TesTask *, TesFile *, int nstype);
 

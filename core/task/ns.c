@@ -109,10 +109,10 @@ static int make_mount_ns(TesTask *t, guint64 flags, TesMountNs **out) {
     *out = t->mount_ns ? ops->ns_ref(t->mount_ns) : NULL;
     return 0;
   }
-  if (!TES_HAS(ops, ns_copy) || !t->mount_ns || !ops->profile->mount_ns_per_process)
+  if (!TES_HAS(ops, ns_copy) || !TES_HAS(ops, ns_path) || !t->mount_ns || !ops->profile->mount_ns_per_process)
     return -EINVAL;
   *out = ops->ns_copy(t->kernel->vfs, &t->ctx, t->mount_ns);
-  return *out ? 0 : -ENOMEM;
+  return *out ? 0 : -ENOSPC;
 }
 
 int tes_ns_set_make(TesTask *t, guint64 flags, TesNsSet *out) {
@@ -184,27 +184,15 @@ static void enter_mounts(TesTask *t) {
   tes_fsinfo_set_cwd(t->fsinfo, ops->ns_root(t->mount_ns));
 }
 
-void tes_ns_dir_names(TesTask *t, char **root, char **cwd) {
-  TesVfs *v = t->kernel->vfs;
-  g_autoptr(TesPath) top = v->ops->ns_root(t->mount_ns);
-  g_autoptr(TesPath) r = tes_fsinfo_root(t->fsinfo);
-  g_autoptr(TesPath) c = tes_fsinfo_cwd(t->fsinfo);
-  *root = v->ops->name(v, top, r);
-  *cwd = v->ops->name(v, top, c);
-}
-
-/* The same places by name in the copied namespace: unshare(CLONE_NEWNS) keeps root and working directory. */
-void tes_ns_carry_dirs(TesTask *t, const char *root, const char *cwd) {
+/* The same places in the copied namespace: a new one keeps root and working directory. */
+void tes_ns_carry_dirs(TesTask *t) {
   const TesVfsOps *ops = t->kernel->vfs->ops;
-  TesPath *top = ops->ns_root(t->mount_ns), *p;
-  TesAt at = {.base = top, .path = root, .flags = TES_AT_DIRECTORY};
-  tes_fsinfo_set_root(t->fsinfo, tes_path_ref(top)); /* so that "/" of the walks is the namespace's */
-  TesPath *new_root = ops->walk(t->kernel->vfs, &t->ctx, &at, &p) == 0 ? p : tes_path_ref(top);
-  at.path = cwd;
-  TesPath *new_cwd = ops->walk(t->kernel->vfs, &t->ctx, &at, &p) == 0 ? p : tes_path_ref(new_root);
-  tes_fsinfo_set_root(t->fsinfo, new_root);
-  tes_fsinfo_set_cwd(t->fsinfo, new_cwd);
-  tes_path_unref(top);
+  g_autoptr(TesPath) root = tes_fsinfo_root(t->fsinfo);
+  g_autoptr(TesPath) cwd = tes_fsinfo_cwd(t->fsinfo);
+  if (root)
+    tes_fsinfo_set_root(t->fsinfo, ops->ns_path(t->mount_ns, root));
+  if (cwd)
+    tes_fsinfo_set_cwd(t->fsinfo, ops->ns_path(t->mount_ns, cwd));
 }
 
 glong tes_ns_unshare(TesTask *t, guint64 flags) {
@@ -212,12 +200,9 @@ glong tes_ns_unshare(TesTask *t, guint64 flags) {
   int r = tes_ns_set_make(t, flags, &s);
   if (r < 0)
     return r;
-  g_autofree char *root = NULL, *cwd = NULL;
-  if (flags & CLONE_NEWNS)
-    tes_ns_dir_names(t, &root, &cwd);
   exchange(t, &s);
   if (flags & CLONE_NEWNS)
-    tes_ns_carry_dirs(t, root, cwd);
+    tes_ns_carry_dirs(t);
   tes_ns_set_clear(t->kernel, &s);
   return 0;
 }

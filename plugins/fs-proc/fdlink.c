@@ -246,8 +246,10 @@ static int text_ns(Node *n, TesCtx *ctx, GString *s) {
   if (!ns && namespaces[n->number].flag != CLONE_NEWNS)
     return -ENOENT;
   TesVfs *v = tes_kernel_vfs(ctx->kernel);
-  TesMountNs *m = ns ? NULL : tes_ctx_mount_ns(ctx);
+  TesMountNs *m = ns ? NULL : tes_task_mount_ns(n->task);
   guint64 id = ns ? ns->id : m ? v->ops->ns_id(m) : 0;
+  if (m)
+    v->ops->ns_unref(m);
   g_string_append_printf(s, "%s:[%" G_GUINT64_FORMAT "]", namespaces[n->number].type, id);
   if (ns)
     tes_ns_unref(ns);
@@ -274,47 +276,3 @@ int ns_list(Node *n, TesCtx *ctx, goffset *pos, TesDirFill fill, gpointer data) 
   }
   return 0;
 }
-
-/* ---- Mounts ---- */
-
-/* Blanks and backslashes in names are written in octal. */
-static void add_escaped(GString *s, const char *text) {
-  for (const char *p = text && *text ? text : "none"; *p; p++)
-    if (strchr(" \t\n\\", *p))
-      g_string_append_printf(s, "\\%03o", (guchar)*p);
-    else
-      g_string_append_c(s, *p);
-}
-
-static void mounts_line(const TesMountInfo *m, gpointer data) {
-  GString *s = data;
-  add_escaped(s, m->source);
-  g_string_append_c(s, ' ');
-  add_escaped(s, m->mount_point);
-  g_string_append_printf(s, " %s %s%s 0 0\n", m->type, m->options ? m->options : "rw",
-                         m->super_options ? m->super_options : "");
-}
-
-static void mountinfo_line(const TesMountInfo *m, gpointer data) {
-  GString *s = data;
-  g_string_append_printf(s, "%u %u %u:%u ", m->id, m->parent_id, (guint)(m->dev >> 8 & 0xfff),
-                         (guint)(m->dev & 0xff));
-  add_escaped(s, m->root ? m->root : "/");
-  g_string_append_c(s, ' ');
-  add_escaped(s, m->mount_point);
-  g_string_append_printf(s, " %s%s%s - %s ", m->options ? m->options : "rw",
-                         m->propagation && *m->propagation ? " " : "", m->propagation ? m->propagation : "",
-                         m->type);
-  add_escaped(s, m->source);
-  g_string_append_printf(s, " rw%s\n", m->super_options ? m->super_options : "");
-}
-
-static int list_mounts(Node *n, TesCtx *ctx, GString *s, void (*fn)(const TesMountInfo *, gpointer)) {
-  TesVfs *v = tes_kernel_vfs(ctx->kernel);
-  g_autoptr(TesPath) root = n->task ? fs_path(n, TRUE) : tes_path_ref(tes_ctx_root(ctx));
-  if (root)
-    v->ops->mounts(v, ctx, root, fn, s);
-  return 0;
-}
-int text_mounts(Node *n, TesCtx *ctx, GString *s) { return list_mounts(n, ctx, s, mounts_line); }
-int text_mountinfo(Node *n, TesCtx *ctx, GString *s) { return list_mounts(n, ctx, s, mountinfo_line); }

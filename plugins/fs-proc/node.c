@@ -185,6 +185,8 @@ static int node_open(TesInode *i, TesCtx *ctx, guint flags, TesFile **out) {
   int r = n->entry->private_ ? check_task(n, ctx) : 0;
   if (r < 0)
     return r;
+  if (n->entry->open)
+    return n->entry->open(n, ctx, flags, out);
   if (S_ISDIR(i->mode) || n->entry->ops) {
     TesFile *f = g_new0(TesFile, 1);
     tes_file_init(f, i->super->kernel, S_ISDIR(i->mode) ? &dir_ops : n->entry->ops, flags);

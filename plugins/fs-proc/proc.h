@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* fs-proc: process and system information as files (proc(5)). node.c: the tree's machinery; root.c: system files;
- * task.c: files of a process; fdlink.c: fd/, fdinfo/, ns/ and the links; sys.c: /proc/sys. */
+ * task.c: files of a process; fdlink.c: fd/, fdinfo/, ns/ and the links; mounts.c; sys.c: /proc/sys. */
 #pragma once
 
 #include <stdio.h>
@@ -25,7 +25,9 @@ struct _Entry {
   int (*lookup)(Node *, TesCtx *, const char *name, TesInode **out); /* directories with computed names */
   int (*list)(Node *, TesCtx *, goffset *pos, TesDirFill, gpointer data);
   int (*follow)(Node *, TesCtx *, TesPath **out); /* magic links */
-  gboolean private_;                              /* only who may inspect the task */
+  int (*open)(Node *, TesCtx *, guint flags,
+              TesFile **out); /* regular files with a description of their own */
+  gboolean private_;          /* only who may inspect the task */
 };
 
 struct _Node {
@@ -62,8 +64,11 @@ int link_root(Node *, TesCtx *, TesPath **);
 int text_exe(Node *, TesCtx *, GString *);
 int text_cwd(Node *, TesCtx *, GString *);
 int text_root_link(Node *, TesCtx *, GString *);
+/* mounts.c */
 int text_mounts(Node *, TesCtx *, GString *);
 int text_mountinfo(Node *, TesCtx *, GString *);
+int text_mountstats(Node *, TesCtx *, GString *);
+int open_mounts(Node *, TesCtx *, guint flags, TesFile **out);
 
 #define R_FILE(name_, fn_) \
   { .name = (name_), .mode = S_IFREG | 0444, .text = (fn_) }

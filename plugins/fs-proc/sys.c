@@ -33,6 +33,7 @@ FIXED(entropy_avail, "256")
 FIXED(max_map_count, "65530")
 FIXED(mmap_min_addr, "65536")
 FIXED(swappiness, "60")
+FIXED(mount_max, "100000")
 FIXED(file_max, "9223372036854775807")
 FIXED(nr_open, "1048576")
 FIXED(pipe_max_size, "1048576")
@@ -110,6 +111,7 @@ static const Entry vm_dir[] = {R_FILE("max_map_count", max_map_count),
                                R_FILE("swappiness", swappiness),
                                {.name = NULL}};
 static const Entry fs_dir[] = {R_FILE("file-max", file_max),
+                               R_FILE("mount-max", mount_max),
                                R_FILE("file-nr", file_nr),
                                {.name = "inotify", .mode = S_IFDIR | 0555, .dir = proc_sys_inotify_dir},
                                R_FILE("nr_open", nr_open),

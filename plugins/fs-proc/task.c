@@ -417,8 +417,10 @@ static int threads_list(Node *n, TesCtx *ctx, goffset *pos, TesDirFill fill, gpo
       R_FILE("gid_map", text_id_map), R_FILE("limits", text_limits),                                        \
       {.name = "loginuid", .mode = S_IFREG | 0644, .text = text_loginuid}, R_FILE("maps", text_maps),       \
       {.name = "mem", .mode = S_IFREG | 0600, .ops = &mem_ops, .private_ = TRUE},                           \
-      R_FILE("mountinfo", text_mountinfo), R_FILE("mounts", text_mounts), R_FILE("oom_score", text_zero),   \
-      R_FILE("oom_score_adj", text_zero),                                                                   \
+      {.name = "mountinfo", .mode = S_IFREG | 0444, .text = text_mountinfo, .open = open_mounts},           \
+      {.name = "mounts", .mode = S_IFREG | 0444, .text = text_mounts, .open = open_mounts},                 \
+      {.name = "mountstats", .mode = S_IFREG | 0400, .text = text_mountstats, .open = open_mounts},         \
+      R_FILE("oom_score", text_zero), R_FILE("oom_score_adj", text_zero),                                   \
       {.name = "personality", .mode = S_IFREG | 0400, .text = text_personality, .private_ = TRUE},          \
       {.name = "root",                                                                                      \
        .mode = S_IFLNK | 0777,                                                                              \

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Mounts: references, the table (parent mount, dentry) -> mount, attaching, detaching and copying. */
+/* Mounts: references, the table (parent mount, dentry) -> mount, and trees: attaching, taking apart, copying. A tree may be
+ * as deep as it has mounts, so nothing here recurses. */
 #include "vfs2.h"
 
 Mount *v2_mount_new(V2 *v, TesSuper *s, Dentry *root, const char *source, gulong flags) {
@@ -10,7 +11,7 @@ Mount *v2_mount_new(V2 *v, TesSuper *s, Dentry *root, const char *source, gulong
   m->super = s;
   m->root = root;
   m->source = g_strdup(source ? source : "none");
-  m->flags = flags & V2_MOUNT_FLAGS;
+  m->flags = v2_normal_flags(flags);
   tes_super_activate(s);
   return m;
 }
@@ -41,7 +42,7 @@ static void mount_free(gpointer p) {
   g_free(m);
 }
 
-void v2_mount_unref(Mount *m) {
+void v2_mount_unref_unused(Mount *m) {
   gboolean anon = m->anon;
   V2 *v = m->v;
   TesSuper *s = m->super;
@@ -60,13 +61,22 @@ void v2_mount_unref(Mount *m) {
     tes_epoch_defer(mount_free, m);
 }
 
-/* ---- The table ---- */
+void v2_mount_unref(Mount *m) {
+  v2_mount_used(m);
+  v2_mount_unref_unused(m);
+}
 
-static Mount **bucket(V2 *v, const Mount *parent, const Dentry *d) {
+/* ---- The tables ---- */
+
+static guint place_hash(const Mount *parent, const Dentry *d) {
   guint64 h = ((guint64)(gsize)parent >> 4) * 0x9e3779b97f4a7c15ULL ^
               ((guint64)(gsize)d >> 4) * 0xbf58476d1ce4e5b9ULL;
-  return &v->mounts[(h >> 32) % V2_MOUNT_BUCKETS];
+  return (guint)((h >> 32) % V2_MOUNT_BUCKETS);
 }
+static Mount **bucket(V2 *v, const Mount *parent, const Dentry *d) {
+  return &v->mounts[place_hash(parent, d)];
+}
+static Mount **place(V2 *v, const Dentry *d) { return &v->places[place_hash(NULL, d)]; }
 
 Mount *v2_mount_find(V2 *v, Mount *parent, Dentry *d) {
   for (Mount *m = LOAD(*bucket(v, parent, d)); m; m = LOAD(m->hnext))
@@ -75,10 +85,44 @@ Mount *v2_mount_find(V2 *v, Mount *parent, Dentry *d) {
   return NULL;
 }
 
+void v2_mount_top(V2 *v, Pos *p) {
+  Mount *over;
+  while ((over = v2_mount_find(v, p->mnt, p->d)))
+    *p = (Pos){over, over->root};
+}
+
+gboolean v2_is_mountpoint_in(TesMountNs *ns, Dentry *d) {
+  V2 *v = d->v;
+  if (!__atomic_load_n(&d->mounted, __ATOMIC_ACQUIRE))
+    return FALSE;
+  TES_LOCKED(&v->dcache_lock);
+  for (Mount *m = *place(v, d); m; m = m->pnext)
+    if (m->mountpoint == d && (!ns || LOAD(m->ns) == ns))
+      return TRUE;
+  return d->pins > 0; /* part of the way to one */
+}
+
+Mount *v2_mount_at_place(Dentry *d) {
+  V2 *v = d->v;
+  TES_LOCKED(&v->dcache_lock);
+  Mount *m = *place(v, d);
+  while (m && m->mountpoint != d)
+    m = m->pnext;
+  return m;
+}
+
 /* Names below NO_CACHE directories are normally private to a walk; the way to a mount must be found again, so it
  * is hashed and counted as covered. */
+static gboolean needs_pin(Dentry *d) {
+  tes_epoch_enter();
+  Dentry *up = LOAD(d->parent);
+  gboolean r = up && (d->pins || !v2_dir_is_cached(up));
+  tes_epoch_leave();
+  return r;
+}
+
 static void pin_way(Dentry *d) {
-  for (; d->parent && (d->pins || !v2_dir_is_cached(d->parent)); d = d->parent) {
+  for (; needs_pin(d); d = d->parent) {
     if (!(d_flags(d) & D_HASHED))
       v2_dcache_add(d);
     if (d->pins++ == 0)
@@ -97,66 +141,161 @@ static void unpin_way(Dentry *d) {
   }
 }
 
+static void unhash(V2 *v, Mount *m) {
+  for (Mount **p = bucket(v, m->parent, m->mountpoint); *p; p = &(*p)->hnext)
+    if (*p == m) {
+      STORE(*p, m->hnext); /* m->hnext stays: a reader may stand on m */
+      break;
+    }
+  for (Mount **p = place(v, m->mountpoint); *p; p = &(*p)->pnext)
+    if (*p == m) {
+      *p = m->pnext;
+      break;
+    }
+  __atomic_fetch_sub(&m->mountpoint->mounted, 1, __ATOMIC_SEQ_CST);
+}
+
 /* Publishes a change of parent and mountpoint to walkers that hold no lock. */
 static void publish(Mount *m, Mount *parent, Dentry *mountpoint) {
   V2 *v = m->v;
   tes_mutex_lock(&v->dcache_lock);
   v2_seq_begin(v);
-  if (m->parent) {
-    for (Mount **p = bucket(v, m->parent, m->mountpoint); *p; p = &(*p)->hnext)
-      if (*p == m) {
-        STORE(*p, m->hnext);
-        break;
-      }
-    __atomic_fetch_sub(&m->mountpoint->mounted, 1, __ATOMIC_SEQ_CST);
-  }
+  if (m->parent)
+    unhash(v, m);
   STORE(m->parent, parent);
   STORE(m->mountpoint, mountpoint);
   if (parent) {
-    Mount **b = bucket(v, parent, mountpoint);
+    Mount **b = bucket(v, parent, mountpoint), **p = place(v, mountpoint);
     STORE(m->hnext, *b);
     STORE(*b, m);
+    m->pnext = *p;
+    *p = m;
     __atomic_fetch_add(&mountpoint->mounted, 1, __ATOMIC_SEQ_CST);
   }
   v2_seq_end(v);
   tes_mutex_unlock(&v->dcache_lock);
 }
 
-void v2_mount_attach(Mount *m, TesMountNs *ns, Mount *parent, Dentry *mountpoint) {
-  v2_mount_ref(m);
-  m->ns = ns;
-  pin_way(mountpoint);
-  publish(m, parent, v2_dentry_ref(mountpoint));
-  m->sprev = NULL;
-  m->snext = parent->children;
-  if (m->snext)
-    m->snext->sprev = m;
-  parent->children = m;
+/* ---- Trees ---- */
+
+Mount *v2_mount_next(const Mount *m, const Mount *top) {
+  if (m->children)
+    return m->children;
+  for (; m != top; m = m->parent)
+    if (m->snext)
+      return m->snext;
+  return NULL;
 }
 
-void v2_mount_unlink(Mount *m) {
-  Mount *parent = m->parent;
-  Dentry *mp = m->mountpoint;
-  m->ns = NULL;
-  if (!parent)
+guint v2_tree_size(const Mount *top) {
+  guint n = 0;
+  for (const Mount *m = top; m; m = v2_mount_next(m, top))
+    n++;
+  return n;
+}
+
+/* A rename may take a parent away meanwhile. */
+gboolean v2_tree_below(const Dentry *d, const Dentry *root) {
+  tes_epoch_enter();
+  while (d && d != root)
+    d = LOAD(d->parent);
+  tes_epoch_leave();
+  return d != NULL;
+}
+
+gboolean v2_pos_below(const Pos *p, const Pos *root) {
+  Mount *m = p->mnt;
+  const Dentry *d = p->d;
+  for (; m != root->mnt; m = m->parent) {
+    if (!m->parent)
+      return FALSE;
+    d = m->mountpoint;
+  }
+  return v2_tree_below(d, root->d);
+}
+
+void v2_tree_set_ns(Mount *top, TesMountNs *ns) {
+  if (top->ns == ns)
     return;
-  publish(m, NULL, NULL);
+  for (Mount *m = top; m; m = v2_mount_next(m, top)) {
+    if (m->ns)
+      m->ns->n--;
+    if (ns)
+      ns->n++;
+    STORE(m->ns, ns);
+  }
+}
+
+static void unlink_sibling(Mount *m, Mount *parent) {
   if (m->sprev)
     m->sprev->snext = m->snext;
   else
     parent->children = m->snext;
   if (m->snext)
     m->snext->sprev = m->sprev;
+  else
+    parent->last = m->sprev;
   m->snext = m->sprev = NULL;
+}
+
+void v2_mount_attach(Mount *m, TesMountNs *ns, Mount *parent, Dentry *mountpoint) {
+  Mount *old_parent = m->parent;
+  Dentry *old_mp = m->mountpoint;
+  pin_way(mountpoint);
+  v2_tree_set_ns(m, ns);
+  publish(m, parent, v2_dentry_ref(mountpoint));
+  if (old_parent) {
+    unlink_sibling(m, old_parent);
+    unpin_way(old_mp);
+    v2_dentry_unref(old_mp);
+  }
+  m->sprev = parent->last;
+  if (m->sprev)
+    m->sprev->snext = m;
+  else
+    parent->children = m;
+  parent->last = m;
+}
+
+void v2_mount_unlink(Mount *m) {
+  Mount *parent = m->parent;
+  Dentry *mp = m->mountpoint;
+  v2_tree_set_ns(m, NULL);
+  if (!parent)
+    return;
+  publish(m, NULL, NULL);
+  unlink_sibling(m, parent);
   unpin_way(mp);
   v2_dentry_unref(mp);
 }
 
-void v2_mount_detach_tree(Mount *m, GSList **dead) {
-  while (m->children)
-    v2_mount_detach_tree(m->children, dead);
-  v2_mount_unlink(m);
-  *dead = g_slist_prepend(*dead, m);
+/* In no tree any more: it hears of nothing and counts no longer. */
+void v2_mount_retire(Mount *m) {
+  V2 *v = m->v;
+  v2_set_propagation(m, MS_PRIVATE);
+  if (m->aprev)
+    m->aprev->anext = m->anext;
+  else
+    v->all = m->anext;
+  if (m->anext)
+    m->anext->aprev = m->aprev;
+  m->anext = m->aprev = NULL;
+  v->n_mounts--;
+}
+
+void v2_tree_dissolve(Mount *top, GSList **dead) {
+  Mount *m = top;
+  for (;;) {
+    while (m->children)
+      m = m->children;
+    Mount *up = m == top ? NULL : m->parent;
+    v2_mount_unlink(m);
+    v2_mount_retire(m);
+    *dead = g_slist_prepend(*dead, m);
+    if (!up)
+      return;
+    m = up;
+  }
 }
 
 void v2_mounts_release(GSList *dead) {
@@ -167,30 +306,57 @@ void v2_mounts_release(GSList *dead) {
 
 /* ---- Copies ---- */
 
-static gboolean is_below(const Dentry *d, const Dentry *root) {
-  for (; d; d = d->parent)
-    if (d == root)
-      return TRUE;
-  return FALSE;
+void v2_mount_enlist(Mount *m) {
+  V2 *v = m->v;
+  m->anext = v->all;
+  if (v->all)
+    v->all->aprev = m;
+  v->all = m;
+  v->n_mounts++;
 }
 
-/* Depth of the recursion is bounded by the nesting of mounts, which op_mount limits. */
-static void copy_children(Mount *from, Mount *to, const Dentry *root, TesMountNs *ns) {
-  for (Mount *c = from->children; c; c = c->snext) {
-    if (!is_below(c->mountpoint, root))
-      continue;
-    Mount *k = v2_mount_copy(c, c->root, ns, TRUE);
-    v2_mount_attach(k, ns, to, c->mountpoint);
-    v2_mount_unref(k);
-  }
-}
-
-Mount *v2_mount_copy(Mount *m, Dentry *root, TesMountNs *ns, gboolean recursive) {
+static Mount *copy_one(Mount *m, Dentry *root, guint how) {
   Mount *k = v2_mount_new(m->v, tes_super_ref(m->super), v2_dentry_ref(root), m->source, v2_mount_flags(m));
-  k->origin = m->id;
-  if (recursive)
-    copy_children(m, k, root, ns);
+  k->flags = v2_mount_flags(m);
+  k->origin = (how & COPY_UNBINDABLE) ? m->id : 0;
+  v2_mount_enlist(k);
+  if (how & COPY_SLAVE) {
+    v2_slave_of(k, m->group);
+  } else {
+    if (m->group)
+      v2_group_join(k, m->group);
+    v2_slave_of(k, m->master);
+  }
+  if (how & COPY_SHARE)
+    v2_group_new(k);
+  k->unbindable = m->unbindable && (how & COPY_UNBINDABLE);
   return k;
+}
+
+Mount *v2_tree_copy(Mount *top, Dentry *root, guint how) {
+  if (top->v->n_mounts + ((how & COPY_TREE) ? v2_tree_size(top) : 1) > V2_MOUNTS_TOTAL)
+    return NULL;
+  Mount *copy = copy_one(top, root, how), *parent = copy; /* the copy of m->parent */
+  Mount *m = (how & COPY_TREE) ? top->children : NULL;
+  while (m) {
+    Mount *k = NULL;
+    if ((!m->unbindable || (how & COPY_UNBINDABLE)) &&
+        (m->parent != top || v2_tree_below(m->mountpoint, root))) {
+      k = copy_one(m, m->root, how);
+      v2_mount_attach(k, NULL, parent, m->mountpoint);
+    }
+    if (k && m->children) {
+      parent = k;
+      m = m->children;
+      continue;
+    }
+    while (!m->snext && m->parent != top) {
+      m = m->parent;
+      parent = parent->parent;
+    }
+    m = m->snext;
+  }
+  return copy;
 }
 
 gboolean v2_mount_above(Mount *m, Mount **parent, Dentry **mountpoint) {
@@ -204,79 +370,4 @@ gboolean v2_mount_above(Mount *m, Mount **parent, Dentry **mountpoint) {
   }
   tes_mutex_unlock(&v->mount_lock);
   return found;
-}
-
-/* ---- Namespaces ---- */
-
-TesMountNs *v2_op_ns_new(TesVfs *vfs, TesCtx *ctx, TesSuper *root, const char *source, gulong flags) {
-  V2 *v = v2_of(vfs);
-  TesMountNs *ns = g_new0(TesMountNs, 1);
-  ns->refs = 1;
-  ns->v = v;
-  ns->id = tes_unique_id(ctx->kernel);
-  ns->root = v2_mount_new(v, root, v2_dcache_root(v, root), source, flags);
-  ns->root->ns = ns;
-  return ns;
-}
-
-TesMountNs *v2_op_ns_copy(TesVfs *vfs, TesCtx *ctx, TesMountNs *old) {
-  V2 *v = v2_of(vfs);
-  TesMountNs *ns = g_new0(TesMountNs, 1);
-  ns->refs = 1;
-  ns->v = v;
-  ns->id = tes_unique_id(ctx->kernel);
-  TES_LOCKED(&v->mount_lock);
-  ns->root = v2_mount_copy(old->root, old->root->root, ns, TRUE);
-  ns->root->ns = ns;
-  return ns;
-}
-
-TesMountNs *v2_op_ns_ref(TesMountNs *ns) {
-  g_atomic_int_inc(&ns->refs);
-  return ns;
-}
-
-void v2_op_ns_unref(TesMountNs *ns) {
-  if (!g_atomic_int_dec_and_test(&ns->refs))
-    return;
-  GSList *dead = NULL;
-  tes_mutex_lock(&ns->v->mount_lock);
-  v2_mount_detach_tree(ns->root, &dead);
-  tes_mutex_unlock(&ns->v->mount_lock);
-  v2_mounts_release(dead);
-  g_free(ns);
-}
-
-/* Everything mounted over the root counts: a walk of "/" ends on top. */
-TesPath *v2_op_ns_root(TesMountNs *ns) {
-  V2 *v = ns->v;
-  tes_mutex_lock(&v->mount_lock);
-  Pos p = {v2_mount_ref(ns->root), v2_dentry_ref(ns->root->root)};
-  tes_mutex_unlock(&v->mount_lock);
-  v2_cross_mounts(v, &p);
-  return v2_path_new(v, p.mnt, p.d);
-}
-
-guint64 v2_op_ns_id(TesMountNs *ns) { return ns->id; }
-
-static Mount *find_copy(Mount *m, guint origin) {
-  if (m->origin == origin)
-    return m;
-  for (Mount *c = m->children; c; c = c->snext) {
-    Mount *k = find_copy(c, origin);
-    if (k)
-      return k;
-  }
-  return NULL;
-}
-
-TesPath *v2_op_ns_path(TesMountNs *ns, TesPath *p) {
-  V2Path *old = v2_path(p);
-  V2 *v = ns->v;
-  tes_mutex_lock(&v->mount_lock);
-  Mount *m = find_copy(ns->root, old->mnt->id);
-  if (m)
-    v2_mount_ref(m);
-  tes_mutex_unlock(&v->mount_lock);
-  return m ? v2_path_new(v, m, v2_dentry_ref(old->d)) : tes_path_ref(p);
 }

@@ -1,57 +1,35 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* mount(2), umount2(2), pivot_root(2), and the list for /proc/PID/mountinfo. Who may do it is checked by the system call layer. */
+/* mount(2), umount2(2), move_mount(2), pivot_root(2). Whether the caller is privileged is checked by the system call layer. */
 #include "vfs2.h"
 
-#define MAX_MOUNTS 100000 /* per namespace, as fs.mount-max */
-#define MAX_NESTING 500
-
-static guint count_mounts(const Mount *m) {
-  guint n = 1;
-  for (const Mount *c = m->children; c; c = c->snext)
-    n += count_mounts(c);
-  return n;
+gboolean v2_mount_is_ours(TesCtx *ctx, const Mount *m) {
+  TesMountNs *ns = tes_ctx_mount_ns(ctx);
+  return m->ns && !m->ns->detached && (!ns || m->ns == ns);
 }
 
-static guint nesting(const Mount *m) {
-  guint n = 0;
-  for (; m; m = m->parent)
-    n++;
-  return n;
-}
-
-/* May something be attached at `at` now? mount lock held. */
-static int may_attach(const Pos *at, const Mount *what) {
-  TesMountNs *ns = at->mnt->ns;
-  if (!ns)
-    return -EINVAL; /* a detached tree */
+/* May something be attached at `at`, which is on top there? mount lock held. */
+static int may_attach(TesCtx *ctx, const Pos *at, const Mount *what) {
+  if (!v2_mount_is_ours(ctx, at->mnt))
+    return -EINVAL;
   if (d_flags(at->d) & (D_DELETED | D_DEAD))
     return -ENOENT;
-  if (S_ISDIR(d_inode(at->d)->mode) != S_ISDIR(d_inode(what->root)->mode))
-    return -ENOTDIR;
-  if (nesting(at->mnt) >= MAX_NESTING || count_mounts(ns->root) >= MAX_MOUNTS)
-    return -ENOSPC;
-  return 0;
+  return S_ISDIR(d_inode(at->d)->mode) != S_ISDIR(d_inode(what->root)->mode) ? -ENOTDIR : 0;
 }
 
-/* Attaches on top of whatever is mounted at the place now. `m`: the caller keeps its reference. */
-static int attach_at(V2 *v, Pos *at, Mount *m) {
-  tes_mutex_lock(&v->mount_lock);
-  int r = may_attach(at, m);
-  if (r >= 0) {
-    Mount *parent = at->mnt, *over;
-    Dentry *mp = at->d;
-    while ((over = v2_mount_find(v, parent, mp))) {
-      parent = over;
-      mp = over->root;
-    }
-    v2_mount_attach(m, at->mnt->ns, parent, mp);
-  }
-  tes_mutex_unlock(&v->mount_lock);
+/* Attaches on top of whatever is mounted at the place now; consumes the tree's reference. mount lock held. */
+static int attach_at(V2 *v, TesCtx *ctx, const Pos *at, Mount *m, GSList **dead) {
+  Pos top = *at;
+  v2_mount_top(v, &top);
+  int r = may_attach(ctx, &top, m);
+  if (r >= 0)
+    r = v2_attach_tree(v, m, top.mnt, top.d, dead);
+  if (r < 0)
+    v2_tree_dissolve(m, dead);
   return r;
 }
 
 static int walk_pos(V2 *v, TesCtx *ctx, const TesAt *at, Walk *w) {
-  return v2_walk(w, v, ctx, at, v2_at_flags(at), FALSE);
+  return v2_walk(w, v, ctx, at, walk_flags(at), FALSE);
 }
 
 int v2_op_mount(TesVfs *vfs, TesCtx *ctx, const TesAt *at, TesSuper *s, const char *source, gulong flags) {
@@ -60,13 +38,31 @@ int v2_op_mount(TesVfs *vfs, TesCtx *ctx, const TesAt *at, TesSuper *s, const ch
   int r = walk_pos(v, ctx, at, &w);
   if (r < 0)
     return r;
+  GSList *dead = NULL;
   Mount *m = v2_mount_new(v, tes_super_ref(s), v2_dcache_root(v, s), source, flags);
-  r = attach_at(v, &w.pos, m);
-  v2_mount_unref(m);
+  tes_mutex_lock(&v->mount_lock);
+  gboolean full = v->n_mounts >= V2_MOUNTS_TOTAL;
+  v2_mount_enlist(m);
+  if (full) {
+    v2_tree_dissolve(m, &dead);
+    r = -ENOSPC;
+  } else {
+    r = attach_at(v, ctx, &w.pos, m, &dead);
+  }
+  tes_mutex_unlock(&v->mount_lock);
+  v2_mounts_release(dead);
   v2_walk_end(&w);
   if (r >= 0)
     tes_super_unref(s); /* consumed */
   return r;
+}
+
+/* May it be copied? From another namespace only if nobody's (pipes, namespaces as files). mount lock held. */
+static int may_copy(TesCtx *ctx, const V2Path *src) {
+  const Mount *m = src->mnt;
+  if (m->unbindable || !(m->anon || v2_mount_is_ours(ctx, m) || (m->ns && m->ns->detached)))
+    return -EINVAL;
+  return 0;
 }
 
 int v2_op_bind(TesVfs *vfs, TesCtx *ctx, TesPath *source, const TesAt *target, gulong flags) {
@@ -76,81 +72,111 @@ int v2_op_bind(TesVfs *vfs, TesCtx *ctx, TesPath *source, const TesAt *target, g
   int r = walk_pos(v, ctx, target, &w);
   if (r < 0)
     return r;
-  Mount *m = NULL;
   GSList *dead = NULL;
   tes_mutex_lock(&v->mount_lock);
-  if (!src->mnt->ns && !src->mnt->anon)
-    r = -EINVAL;
-  else if (d_flags(src->d) & D_DEAD)
-    r = -ENOENT;
-  else
-    m = v2_mount_copy(src->mnt, src->d, w.pos.mnt->ns, (flags & MS_REC) != 0);
+  r = may_copy(ctx, src);
+  if (r >= 0) {
+    Mount *m = v2_tree_copy(src->mnt, src->d, (flags & MS_REC) ? COPY_TREE : 0);
+    r = m ? attach_at(v, ctx, &w.pos, m, &dead) : -ENOSPC;
+  }
   tes_mutex_unlock(&v->mount_lock);
-  if (m) {
-    r = attach_at(v, &w.pos, m);
-    if (r < 0) {
-      tes_mutex_lock(&v->mount_lock);
-      while (m->children)
-        v2_mount_detach_tree(m->children, &dead);
-      tes_mutex_unlock(&v->mount_lock);
-      v2_mounts_release(dead);
-    }
-    v2_mount_unref(m);
-  }
+  v2_mounts_release(dead);
   v2_walk_end(&w);
   return r;
 }
 
-int v2_op_remount(TesVfs *vfs, TesCtx *ctx, const TesAt *at, gulong flags, const char *opts) {
+int v2_op_clone_tree(TesVfs *vfs, TesCtx *ctx, TesPath *source, gboolean recursive, TesFile **out) {
   V2 *v = v2_of(vfs);
-  Walk w;
-  int r = walk_pos(v, ctx, at, &w);
+  V2Path *src = v2_path(source);
+  tes_mutex_lock(&v->mount_lock);
+  int r = may_copy(ctx, src);
+  Mount *m = r < 0 ? NULL : v2_tree_copy(src->mnt, src->d, recursive ? COPY_TREE : 0);
+  tes_mutex_unlock(&v->mount_lock);
+  if (!m)
+    return r < 0 ? r : -ENOSPC;
+  *out = v2_detached_file(v, ctx, m);
+  return 0;
+}
+
+/* ---- Moving ---- */
+
+static int may_move(TesCtx *ctx, const Pos *from, const Pos *to, const Pos *asked) {
+  Mount *m = from->mnt;
+  if (from->d != m->root || !v2_mount_is_ours(ctx, asked->mnt))
+    return -EINVAL;
+  if (m->ns && m->ns->detached) {
+    if (m != m->ns->root)
+      return -EINVAL;
+  } else if (!v2_mount_is_ours(ctx, m) || !m->parent || m->parent->group) {
+    return -EINVAL;
+  }
+  if (S_ISDIR(d_inode(to->d)->mode) != S_ISDIR(d_inode(m->root)->mode))
+    return -EINVAL;
+  for (Mount *x = to->mnt->group ? m : NULL; x; x = v2_mount_next(x, m))
+    if (x->unbindable)
+      return -EINVAL;
+  for (const Mount *x = to->mnt; x; x = x->parent)
+    if (x == m)
+      return -ELOOP;
+  return d_flags(to->d) & (D_DELETED | D_DEAD) ? -ENOENT : 0;
+}
+
+static int move_locked(V2 *v, TesCtx *ctx, const Pos *from, const Pos *to, GSList **dead) {
+  Pos top = *to;
+  v2_mount_top(v, &top);
+  int r = may_move(ctx, from, &top, to);
   if (r < 0)
     return r;
-  TesSuper *s = w.pos.mnt->super;
-  gulong keep = flags & V2_MOUNT_FLAGS;
-  if (w.pos.d != w.pos.mnt->root)
-    r = -EINVAL;
-  else if (!(flags & MS_BIND)) {
-    if (TES_HAS(s->ops, remount))
-      r = s->ops->remount(s, ctx, flags, opts);
-    else if (opts && *opts)
-      r = -EINVAL;
-    else
-      s->read_only = (flags & MS_RDONLY) != 0;
-  }
-  if (r >= 0)
-    __atomic_store_n(&w.pos.mnt->flags, keep, __ATOMIC_RELEASE);
-  v2_walk_end(&w);
+  TesMountNs *detached = from->mnt->ns->detached ? from->mnt->ns : NULL;
+  r = v2_attach_tree(v, from->mnt, top.mnt, top.d, dead);
+  if (r >= 0 && detached)
+    v2_ns_free(detached);
   return r;
 }
 
-/* All mounts are private: making them private (or slaves of nobody) changes nothing, sharing is not supported. */
-int v2_op_propagation(TesVfs *vfs, TesCtx *ctx, const TesAt *at, gulong flags) {
-  Walk w;
-  int r = walk_pos(v2_of(vfs), ctx, at, &w);
-  if (r < 0)
-    return r;
-  if (w.pos.d != w.pos.mnt->root || !(flags & (MS_PRIVATE | MS_SLAVE)))
-    r = -EINVAL;
-  v2_walk_end(&w);
+/* move_mount(2), MOVE_MOUNT_SET_GROUP: a mount that is in no group gets those of another of the same filesystem. */
+static int set_group(TesCtx *ctx, const Pos *from, const Pos *to) {
+  Mount *f = from->mnt, *t = to->mnt;
+  if (from->d != f->root || to->d != t->root || !v2_mount_is_ours(ctx, f) || !v2_mount_is_ours(ctx, t))
+    return -EINVAL;
+  if (f->super != t->super || !v2_tree_below(t->root, f->root) || t->group || t->master)
+    return -EINVAL;
+  if (f->unbindable || (!f->group && !f->master))
+    return -EINVAL;
+  v2_slave_of(t, f->master);
+  if (f->group)
+    v2_group_join(t, f->group);
+  t->unbindable = FALSE;
+  return 0;
+}
+
+int v2_op_move(TesVfs *vfs, TesCtx *ctx, TesPath *from, TesPath *to, guint how) {
+  V2 *v = v2_of(vfs);
+  Pos f = {v2_path(from)->mnt, v2_path(from)->d}, t = {v2_path(to)->mnt, v2_path(to)->d};
+  GSList *dead = NULL;
+  tes_mutex_lock(&v->mount_lock);
+  int r = how == TES_MOVE_SET_GROUP ? set_group(ctx, &f, &t) : move_locked(v, ctx, &f, &t, &dead);
+  tes_mutex_unlock(&v->mount_lock);
+  v2_mounts_release(dead);
   return r;
 }
+
+/* ---- Unmounting ---- */
 
 /* mount lock held; the walk holds one reference of its own. */
 static int may_umount(const Walk *w, int flags) {
   Mount *m = w->pos.mnt;
-  if (w->pos.d != m->root || !m->ns)
+  if (w->pos.d != m->root || !v2_mount_is_ours(w->ctx, m))
     return -EINVAL;
-  if (m == m->ns->root)
+  if (!m->parent)
     return (flags & MNT_DETACH) ? -EINVAL : -EBUSY;
   if (flags & MNT_DETACH)
     return 0;
   if (m->children || g_atomic_int_get(&m->refs) > 2)
     return -EBUSY;
-  if ((flags & MNT_EXPIRE) && g_atomic_int_compare_and_exchange(&m->expire_mark, 0, 1))
+  if ((flags & MNT_EXPIRE) && !__atomic_exchange_n(&m->expire_mark, 1, __ATOMIC_RELAXED))
     return -EAGAIN;
-  return 0;
+  return v2_umount_busy(m) ? -EBUSY : 0;
 }
 
 int v2_op_umount(TesVfs *vfs, TesCtx *ctx, const TesAt *at, int flags) {
@@ -165,59 +191,61 @@ int v2_op_umount(TesVfs *vfs, TesCtx *ctx, const TesAt *at, int flags) {
   tes_mutex_lock(&v->mount_lock);
   r = may_umount(&w, flags);
   if (r >= 0)
-    v2_mount_detach_tree(w.pos.mnt, &dead);
+    v2_umount_tree(w.pos.mnt, &dead);
   tes_mutex_unlock(&v->mount_lock);
+  if (r == -EAGAIN) { /* this look does not count as use */
+    v2_dentry_unref(w.pos.d);
+    v2_mount_unref_unused(w.pos.mnt);
+    w.pos = (Pos){NULL, NULL};
+  }
   v2_walk_end(&w);
   v2_mounts_release(dead);
   return r;
 }
 
-/* ---- pivot_root(2) ---- */
-
-static gboolean below(const Pos *p, const Pos *root) {
-  Mount *m = p->mnt;
-  const Dentry *d = p->d;
-  while (m != root->mnt) {
-    if (!m->parent)
-      return FALSE;
-    d = m->mountpoint;
-    m = m->parent;
-  }
-  for (; d; d = d->parent)
-    if (d == root->d)
-      return TRUE;
-  return FALSE;
+void v2_detach_mounts(V2 *v, Dentry *d) {
+  GSList *dead = NULL;
+  tes_mutex_lock(&v->mount_lock);
+  for (Mount *m; (m = v2_mount_at_place(d));)
+    v2_umount_tree(m, &dead);
+  tes_mutex_unlock(&v->mount_lock);
+  v2_mounts_release(dead);
 }
 
+/* ---- pivot_root(2) ---- */
+
 /* mount lock held. old_root: the caller's root. */
-static int pivot_locked(const Pos *nr, const Pos *po, const Pos *old_root) {
+static int may_pivot(TesCtx *ctx, const Pos *nr, const Pos *po, const Pos *old_root) {
   Mount *n = nr->mnt, *o = old_root->mnt;
-  if (!n->ns || n->ns != o->ns || po->mnt->ns != n->ns || nr->d != n->root || old_root->d != o->root)
+  if (po->mnt->group || (n->parent && n->parent->group) || (o->parent && o->parent->group))
     return -EINVAL;
+  if (!v2_mount_is_ours(ctx, n) || !v2_mount_is_ours(ctx, o))
+    return -EINVAL;
+  if ((d_flags(nr->d) | d_flags(po->d)) & (D_DELETED | D_DEAD))
+    return -ENOENT;
   if (n == o || po->mnt == o)
     return -EBUSY;
-  if (!below(po, nr) || !below(nr, old_root) || !n->parent)
+  if (old_root->d != o->root || nr->d != n->root || po->mnt->ns != n->ns || !n->parent)
     return -EINVAL;
-  if (!S_ISDIR(d_inode(po->d)->mode))
-    return -ENOTDIR;
+  return v2_pos_below(po, nr) && v2_pos_below(nr, old_root) ? 0 : -EINVAL;
+}
+
+static void pivot(const Pos *nr, const Pos *po, const Pos *old_root) {
+  Mount *n = nr->mnt, *o = old_root->mnt;
   TesMountNs *ns = n->ns;
-  Mount *top = o->parent; /* NULL: the namespace's root */
-  Dentry *top_mp = o->mountpoint;
-  if (top)
-    v2_dentry_ref(top_mp);
-  v2_mount_unlink(n);
-  v2_mount_unlink(o);
-  if (top) {
-    v2_mount_attach(n, ns, top, top_mp);
-    v2_mount_unref(n);
-    v2_dentry_unref(top_mp);
-  } else {
+  Mount *above = o->parent; /* NULL: the namespace's root */
+  if (!above) {
+    v2_mount_unlink(n);
+    v2_tree_set_ns(n, ns);
     ns->root = n;
-    n->ns = ns;
+    v2_mount_attach(o, ns, po->mnt, po->d);
+  } else {
+    Dentry *mp = v2_dentry_ref(o->mountpoint);
+    v2_mount_attach(n, ns, above, mp);
+    v2_mount_attach(o, ns, po->mnt, po->d);
+    v2_dentry_unref(mp);
   }
-  v2_mount_attach(o, ns, po->mnt, po->d);
-  v2_mount_unref(o); /* the tree's old reference; attaching took another */
-  return 0;
+  v2_ns_changed(ns);
 }
 
 /* Processes whose root or working directory was the old root move to the new one. A process may be looking at the old path
@@ -257,83 +285,15 @@ int v2_op_pivot_root(TesVfs *vfs, TesCtx *ctx, const TesAt *new_root, const TesA
   g_autoptr(TesPath) root = tes_path_ref(tes_ctx_root(ctx));
   Pos old = {v2_path(root)->mnt, v2_path(root)->d};
   tes_mutex_lock(&v->mount_lock);
-  r = pivot_locked(&n.pos, &o.pos, &old);
+  Pos put = o.pos;
+  v2_mount_top(v, &put);
+  r = may_pivot(ctx, &n.pos, &put, &old);
+  if (r >= 0)
+    pivot(&n.pos, &put, &old);
   tes_mutex_unlock(&v->mount_lock);
   if (r >= 0)
     move_processes(ctx->kernel, v2_path(root), v, &n.pos);
   v2_walk_end(&o);
   v2_walk_end(&n);
   return r;
-}
-
-/* ---- /proc/PID/mountinfo ---- */
-
-static char *options(const Mount *m) {
-  static const struct {
-    gulong flag;
-    const char *text;
-  } table[] = {{MS_NOSUID, ",nosuid"},
-               {MS_NODEV, ",nodev"},
-               {MS_NOEXEC, ",noexec"},
-               {MS_NOATIME, ",noatime"},
-               {MS_NODIRATIME, ",nodiratime"}};
-  gulong f = v2_mount_flags((Mount *)m);
-  GString *s = g_string_new(f & MS_RDONLY ? "ro" : "rw");
-  for (guint i = 0; i < G_N_ELEMENTS(table); i++)
-    if (f & table[i].flag)
-      g_string_append(s, table[i].text);
-  if (!(f & (MS_NOATIME | MS_STRICTATIME)))
-    g_string_append(s, ",relatime");
-  return g_string_free(s, FALSE);
-}
-
-static void describe(V2 *v, Mount *m, guint parent, const Pos *root,
-                     void (*fn)(const TesMountInfo *, gpointer), gpointer data) {
-  Pos at = {m, m->root};
-  g_autofree char *point = v2_name_of(v, root, &at, FALSE), *inside = v2_name_of(v, NULL, &at, TRUE);
-  if (g_str_has_prefix(point, "(unreachable)"))
-    return;
-  g_autofree char *opts = options(m);
-  g_autofree char *more = TES_HAS(m->super->ops, show_options) ? m->super->ops->show_options(m->super) : NULL;
-  TesMountInfo info = {.id = m->id,
-                       .parent_id = parent,
-                       .dev = m->super->dev,
-                       .root = inside,
-                       .mount_point = point,
-                       .type = m->super->type,
-                       .source = m->source,
-                       .options = opts,
-                       .super_options = more ? more : "",
-                       .propagation = ""};
-  fn(&info, data);
-}
-
-/* Parents before children, older ones first. */
-static void collect(Mount *m, GPtrArray *mounts, GArray *parents, guint parent) {
-  g_ptr_array_add(mounts, v2_mount_ref(m));
-  g_array_append_val(parents, parent);
-  Mount *c = m->children;
-  while (c && c->snext)
-    c = c->snext;
-  for (; c; c = c->sprev)
-    collect(c, mounts, parents, m->id);
-}
-
-void v2_op_mounts(TesVfs *vfs, TesCtx *ctx, TesPath *root, void (*fn)(const TesMountInfo *, gpointer),
-                  gpointer data) {
-  V2 *v = v2_of(vfs);
-  TesMountNs *ns = root ? NULL : tes_ctx_mount_ns(ctx);
-  Pos r = root ? (Pos){v2_path(root)->mnt, v2_path(root)->d} : (Pos){NULL, NULL};
-  g_autoptr(GPtrArray) mounts = g_ptr_array_new_with_free_func((GDestroyNotify)v2_mount_unref);
-  g_autoptr(GArray) parents = g_array_new(FALSE, FALSE, sizeof(guint));
-  tes_mutex_lock(&v->mount_lock);
-  if (root)
-    ns = r.mnt->ns;
-  if (ns)
-    collect(ns->root, mounts, parents, 0);
-  tes_mutex_unlock(&v->mount_lock);
-  if (!root && ns)
-    r = (Pos){ns->root, ns->root->root};
-  for (guint i = 0; i < mounts->len; i++)
-    describe(v, mounts->pdata[i], g_array_index(parents, guint, i), &r, fn, data);
 }

@@ -87,7 +87,7 @@ static int remove_locked(Walk *w, Dentry *d, gboolean dir) {
   int r = d_flags(w->pos.d) & D_DEAD ? -ENOENT : rules_may_delete(w->ctx, di, i, dir);
   if (r < 0)
     return r;
-  if (__atomic_load_n(&d->mounted, __ATOMIC_ACQUIRE))
+  if (v2_is_mountpoint_in(tes_ctx_mount_ns(w->ctx), d))
     return -EBUSY;
   if (!dir) {
     r = TES_HAS(di->ops, unlink) ? di->ops->unlink(di, w->ctx, d->name, i) : -EPERM;
@@ -108,7 +108,7 @@ static int remove_locked(Walk *w, Dentry *d, gboolean dir) {
 
 int v2_op_remove(TesVfs *vfs, TesCtx *ctx, const TesAt *at, gboolean dir) {
   Walk w;
-  Dentry *d = NULL;
+  Dentry *d = NULL, *covered = NULL;
   int r = v2_walk(&w, v2_of(vfs), ctx, at, W_PARENT, FALSE);
   if (r < 0)
     return r;
@@ -121,12 +121,18 @@ int v2_op_remove(TesVfs *vfs, TesCtx *ctx, const TesAt *at, gboolean dir) {
     r = v2_lookup_locked(w.v, ctx, w.pos.d, w.last, w.last_len, &d);
     if (r >= 0)
       r = remove_locked(&w, d, dir);
+    if (r >= 0 && __atomic_load_n(&d->mounted, __ATOMIC_SEQ_CST))
+      covered = v2_dentry_ref(d);
     /* The end of the file itself is told before that of its name. */
     if (d)
       v2_dentry_unref(d);
     if (r >= 0)
       tes_notify_remove(d_inode(w.pos.d), w.last, dir);
     tes_mutex_unlock(&w.pos.d->lock);
+  }
+  if (covered) { /* in other namespaces */
+    v2_detach_mounts(w.v, covered);
+    v2_dentry_unref(covered);
   }
   v2_walk_end(&w);
   return r;
@@ -189,8 +195,8 @@ static int may_rename(Rename *m) {
   if ((d_flags(odir) | d_flags(ndir)) & (D_DEAD | D_DELETED))
     return -ENOENT;
   r = rules_may_rename(ctx, &rules);
-  if (r >= 0 && (__atomic_load_n(&m->source->mounted, __ATOMIC_ACQUIRE) ||
-                 __atomic_load_n(&m->target->mounted, __ATOMIC_ACQUIRE)))
+  TesMountNs *ns = tes_ctx_mount_ns(m->from.ctx);
+  if (r >= 0 && (v2_is_mountpoint_in(ns, m->source) || v2_is_mountpoint_in(ns, m->target)))
     r = -EBUSY;
   return r;
 }
@@ -266,6 +272,9 @@ int v2_op_rename(TesVfs *vfs, TesCtx *ctx, const TesAt *from, const TesAt *to, g
   r = v2_walk(&m.to, v, ctx, to, W_PARENT, FALSE);
   if (r >= 0) {
     r = rename_walked(&m);
+    if (r >= 0 && m.target && (d_flags(m.target) & D_DELETED) &&
+        __atomic_load_n(&m.target->mounted, __ATOMIC_SEQ_CST))
+      v2_detach_mounts(v, m.target);
     if (m.source)
       v2_dentry_unref(m.source);
     if (m.target)

@@ -11,6 +11,10 @@ static int open_place(V2 *v, TesCtx *ctx, Pos *p, guint flags, gboolean created,
     return r;
   if (!(*out)->path) {
     (*out)->path = v2_path_new(v, p->mnt, p->d);
+    if ((*out)->writer) {
+      v2_path((*out)->path)->writes = TRUE;
+      g_atomic_int_inc(&p->mnt->writers);
+    }
     *p = (Pos){NULL, NULL};
   }
   rules_tell_open(*out, flags, created);

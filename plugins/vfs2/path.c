@@ -4,7 +4,7 @@
 
 TesPath *v2_path_new(V2 *v, Mount *mnt, Dentry *d) {
   V2Path *p = g_new(V2Path, 1);
-  *p = (V2Path){{&v->base, 1, d_inode(d)}, mnt, d};
+  *p = (V2Path){{&v->base, 1, d_inode(d)}, mnt, d, FALSE};
   return &p->base;
 }
 
@@ -17,6 +17,8 @@ void v2_op_path_unref(TesPath *p) {
   if (!g_atomic_int_dec_and_test(&p->refs))
     return;
   V2Path *vp = v2_path(p);
+  if (vp->writes)
+    g_atomic_int_add(&vp->mnt->writers, -1);
   v2_dentry_unref(vp->d);
   v2_mount_unref(vp->mnt);
   g_free(vp);

@@ -25,6 +25,7 @@ static int op_getattr(TesVfs *vfs, TesCtx *ctx, const TesAt *at, TesAttr *out) {
   if (r < 0)
     return r;
   TesInode *i = d_inode(w.pos.d);
+  v2_mount_used(w.pos.mnt);
   if (w.lockless && !tes_inode_try_ref(i)) {
     v2_walk_end(&w);
     return -ENOENT;
@@ -41,6 +42,7 @@ static gulong op_mount_flags(TesPath *p) {
   Mount *m = v2_path(p)->mnt;
   return v2_mount_flags(m) | (m->super->read_only ? MS_RDONLY : 0);
 }
+static gboolean op_is_mount_root(TesPath *p) { return v2_path(p)->d == v2_path(p)->mnt->root; }
 static guint op_mount_id(TesPath *p) { return v2_path(p)->mnt->id; }
 
 static TesVfs *op_new(TesKernel *k, GError **error);
@@ -110,6 +112,13 @@ static const TesVfsOps ops = {
     .ns_path = v2_op_ns_path,
     .is_deleted = v2_op_is_deleted,
     .parent = v2_op_parent,
+    .move = v2_op_move,
+    .reconfigure = v2_op_reconfigure,
+    .mount_setattr = v2_op_setattr,
+    .mount_detached = v2_op_detached,
+    .clone_tree = v2_op_clone_tree,
+    .ns_event = v2_op_ns_event,
+    .is_mount_root = op_is_mount_root,
 };
 
 static TesVfs *op_new(TesKernel *k, GError **error) {

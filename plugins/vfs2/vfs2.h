@@ -2,7 +2,9 @@
 /* The vfs2 generation's private types.
  *
  *   dcache.c   dentries: hash, references, bounded cache         lookup.c   one name in one directory, asking the filesystem
- *   mount.c    mounts, namespaces                                mountop.c  mount(2) family
+ *   mount.c    mounts and trees of them                          mountop.c  mount(2), umount(2), move, pivot_root(2)
+ *   mountns.c  namespaces, mountinfo                             mountattr.c  remount(2), propagation types, detached trees
+ *   propagate.c  peer groups, and what changes cause in them
  *   walk.c     whole-path walk                                   open.c     open and create-on-open
  *   names.c    create, remove, rename                            path.c     TesPath, names of places
  *
@@ -50,41 +52,73 @@ struct _Dentry {
   V2 *v;
 };
 
+/* Mounts that see each other's changes (mount_namespaces(7)): the members are peers, the slaves receive only. Never without members.
+ * Mount lock. */
+typedef struct {
+  guint id; /* the N of "shared:N" */
+  guint mark;
+  Mount *members, *slaves;
+} Group;
+
 struct _Mount {
   gint refs; /* membership in a tree counts one; 0: freed after the epoch */
   guint id;
-  gulong flags; /* MS_RDONLY, NOSUID, NODEV, NOEXEC, NOATIME ...; atomic */
+  gulong flags; /* V2_MOUNT_FLAGS; atomic */
   V2 *v;
   TesSuper *super; /* owned */
   Dentry *root;    /* owned */
   char *source;
   guint origin; /* id of the mount it was copied from (ns_copy) */
   gboolean anon;
-  gint expire_mark; /* MNT_EXPIRE */
-  /* mount lock; parent and mountpoint are read in epochs */
+  gint expire_mark;     /* MNT_EXPIRE; atomic, taken back by use */
+  gint writers;         /* files open for writing through it; atomic */
+  Mount *anext, *aprev; /* all mounts; mount lock */
+  /* mount lock; parent and mountpoint are read in epochs, ns too (compared only) */
   TesMountNs *ns; /* NULL: in no tree */
   Mount *parent;
   Dentry *mountpoint; /* counted */
   Mount *hnext;
-  Mount *children, *snext, *sprev;
+  Mount *pnext;                           /* others on dentries of the same bucket; dcache lock */
+  Mount *children, *last, *snext, *sprev; /* in the order they came */
+  /* propagation; mount lock */
+  Group *group, *master;
+  Mount *gnext, *gprev; /* group's members */
+  Mount *mnext, *mprev; /* master's slaves */
+  gboolean unbindable;
+  gboolean doomed; /* while an umount spreads */
 };
 
+/* A tree of mounts: a namespace, or (detached) what fsmount(2) and open_tree(2) made and no namespace has yet. */
 struct _TesMountNs {
   gint refs;
   V2 *v;
   guint64 id;
-  Mount *root; /* mount lock */
+  gboolean detached;
+  Mount *root;    /* mount lock */
+  guint n;        /* mounts; mount lock */
+  guint pending;  /* more that a propagation is about to bring; mount lock */
+  guint64 event;  /* changes so far; atomic */
+  TesQueue queue; /* told about changes */
 };
 
 typedef struct {
   TesPath base;
   Mount *mnt;
   Dentry *d;
+  gboolean writes; /* of a file open for writing: counted in mnt->writers */
 } V2Path;
 
+/* A place, counted or borrowed as its user says. */
+typedef struct {
+  Mount *mnt;
+  Dentry *d;
+} Pos;
+
 #define V2_HASH_BITS 14
-#define V2_MOUNT_BUCKETS 256
-#define V2_DCACHE_MAX 16384 /* hashed dentries, unless --dcache says so; more only while they are in use */
+#define V2_MOUNT_BUCKETS 4096
+#define V2_MOUNTS_MAX 100000   /* in a namespace: fs.mount-max */
+#define V2_MOUNTS_TOTAL 300000 /* in the kernel */
+#define V2_DCACHE_MAX 16384    /* hashed dentries, unless --dcache says so; more only while they are in use */
 
 struct _V2 {
   TesVfs base;
@@ -97,6 +131,9 @@ struct _V2 {
   guint dcache_max;
   gboolean tracing; /* --trace=path */
   Mount *mounts[V2_MOUNT_BUCKETS];
+  Mount *places[V2_MOUNT_BUCKETS]; /* by mountpoint; dcache lock */
+  Mount *all;                      /* mount lock, as all below */
+  guint n_mounts, next_group_id, mark;
   GHashTable *anon; /* TesSuper -> Mount, borrowed; mount lock */
   guint next_mount_id;
 };
@@ -158,34 +195,100 @@ Mount *v2_mount_new(V2 *, TesSuper * /* full */, Dentry *root /* full */, const 
 Mount *v2_mount_ref(Mount *);
 gboolean v2_mount_try_ref(Mount *);
 void v2_mount_unref(Mount *);
+/* The same without taking back an MNT_EXPIRE mark. */
+void v2_mount_unref_unused(Mount *);
+static inline void v2_mount_used(Mount *m) {
+  if (G_UNLIKELY(__atomic_load_n(&m->expire_mark, __ATOMIC_RELAXED)))
+    __atomic_store_n(&m->expire_mark, 0, __ATOMIC_RELAXED);
+}
 /* The mount on (parent, dentry), or NULL; in an epoch, or under the mount lock. */
 Mount *v2_mount_find(V2 *, Mount *parent, Dentry *);
-/* mount lock held. Attaching gives the tree a reference of its own. */
+/* Replaces (mnt, d) by what is on top there. Mount lock held. */
+void v2_mount_top(V2 *, Pos *);
+/* Is a mount of the namespace on it? Takes the dcache lock. */
+gboolean v2_is_mountpoint_in(TesMountNs *, Dentry *);
+/* Some mount on the dentry, in whatever tree; mount lock held. */
+Mount *v2_mount_at_place(Dentry *);
+/* All below have the mount lock held. */
+/* Next in a tree, parents first; NULL after the last. */
+Mount *v2_mount_next(const Mount *, const Mount *top);
+guint v2_tree_size(const Mount *top);
+gboolean v2_tree_below(const Dentry *, const Dentry *root);
+gboolean v2_pos_below(const Pos *, const Pos *root);
+/* Puts a tree on a place nothing is mounted on, or moves it there in one step; where it is new the mount's own reference becomes the
+ * tree's. */
 void v2_mount_attach(Mount *, TesMountNs *, Mount *parent, Dentry *mountpoint);
-/* Takes a mount and all below out of the tree; their tree references go to `dead`, released by v2_mounts_release(). mount lock held. */
-void v2_mount_detach_tree(Mount *, GSList **dead);
-/* Detaches one mount and keeps its children; the caller gets the tree's reference. mount lock held. */
+/* Gives a tree without a parent to a namespace (or to none), and counts it there. */
+void v2_tree_set_ns(Mount *top, TesMountNs *);
+/* Takes a mount with what is on it from its parent; the caller gets the tree's reference. */
 void v2_mount_unlink(Mount *);
+/* Mounts that are or will be in trees are listed and counted. */
+void v2_mount_enlist(Mount *);
+void v2_mount_retire(Mount *);
+/* Takes a tree apart; the trees' references go to `dead`, released by v2_mounts_release() without the lock. */
+void v2_tree_dissolve(Mount *top, GSList **dead);
 void v2_mounts_release(GSList *dead);
-/* Copies a mount (recursively: with what is mounted below `root`); not attached, one reference each. mount lock held. */
-Mount *v2_mount_copy(Mount *, Dentry *root, TesMountNs *ns, gboolean recursive);
-/* Where a mount is attached, referenced; FALSE at a tree's top. */
+enum {
+  COPY_TREE = 1 << 0,       /* with what is mounted below `root` */
+  COPY_UNBINDABLE = 1 << 1, /* unbindable ones too (namespaces); else they are left out */
+  COPY_SLAVE = 1 << 2,      /* copies receive from the originals, which are shared; else they join them */
+  COPY_SHARE = 1 << 3,      /* and form groups of their own */
+};
+/* A copy in no namespace, with one reference on each; NULL: too many mounts. */
+Mount *v2_tree_copy(Mount *, Dentry *root, guint how);
+/* Where a mount is attached, referenced; FALSE at a tree's top. Takes the mount lock. */
 gboolean v2_mount_above(Mount *, Mount **parent, Dentry **mountpoint);
 static inline gulong v2_mount_flags(Mount *m) { return __atomic_load_n(&m->flags, __ATOMIC_ACQUIRE); }
 static inline gboolean v2_mount_read_only(Mount *m) {
   return (v2_mount_flags(m) & MS_RDONLY) || m->super->read_only;
 }
-#define V2_MOUNT_FLAGS \
-  (MS_RDONLY | MS_NOSUID | MS_NODEV | MS_NOEXEC | MS_NOATIME | MS_NODIRATIME | MS_RELATIME | MS_STRICTATIME)
+#ifndef MS_NOSYMFOLLOW
+#define MS_NOSYMFOLLOW 256
+#endif
+#define V2_MOUNT_FLAGS                                                                       \
+  (MS_RDONLY | MS_NOSUID | MS_NODEV | MS_NOEXEC | MS_NOATIME | MS_NODIRATIME | MS_RELATIME | \
+   MS_STRICTATIME | MS_NOSYMFOLLOW)
 
-/* ---- mountop.c ---- */
+/* ---- propagate.c: mount lock held ---- */
+void v2_group_join(Mount *, Group *);
+Group *v2_group_new(Mount *);
+void v2_slave_of(Mount *, Group * /* or NULL */);
+/* MS_SHARED, MS_PRIVATE, MS_SLAVE or MS_UNBINDABLE. */
+void v2_set_propagation(Mount *, gulong type);
+/* Attaches a tree (in no namespace yet, or to be moved) and whatever that causes among peers and slaves of `parent`. Nothing has happened
+ * on failure: -ENOSPC. */
+int v2_attach_tree(V2 *, Mount *tree, Mount *parent, Dentry *mountpoint, GSList **dead);
+/* Would umount(2) of it meet somebody who uses a mount that goes with it? */
+gboolean v2_umount_busy(Mount *);
+/* Takes the tree away, here and wherever that propagates to. */
+void v2_umount_tree(Mount *top, GSList **dead);
+/* "shared:1 master:2"; root: of the process that asks. g_malloc'ed. */
+char *v2_propagation_text(Mount *, const Pos *root);
+
+/* ---- mountop.c, mountattr.c, mountns.c ---- */
 int v2_op_mount(TesVfs *, TesCtx *, const TesAt *, TesSuper *, const char *source, gulong flags);
 int v2_op_bind(TesVfs *, TesCtx *, TesPath *, const TesAt *, gulong flags);
-int v2_op_remount(TesVfs *, TesCtx *, const TesAt *, gulong flags, const char *opts);
-int v2_op_propagation(TesVfs *, TesCtx *, const TesAt *, gulong flags);
+int v2_op_move(TesVfs *, TesCtx *, TesPath *from, TesPath *to, guint flags);
 int v2_op_umount(TesVfs *, TesCtx *, const TesAt *, int flags);
 int v2_op_pivot_root(TesVfs *, TesCtx *, const TesAt *, const TesAt *);
-void v2_op_mounts(TesVfs *, TesCtx *, TesPath *, void (*)(const TesMountInfo *, gpointer), gpointer);
+/* After a name was removed: what others have mounted on it goes. */
+void v2_detach_mounts(V2 *, Dentry *);
+/* May the context change this mount: is it in the caller's namespace? Mount lock held. */
+gboolean v2_mount_is_ours(TesCtx *, const Mount *);
+int v2_op_remount(TesVfs *, TesCtx *, const TesAt *, gulong flags, const char *opts);
+int v2_op_reconfigure(TesVfs *, TesCtx *, TesPath *, gulong flags, const char *opts);
+int v2_op_propagation(TesVfs *, TesCtx *, const TesAt *, gulong flags);
+int v2_op_setattr(TesVfs *, TesCtx *, TesPath *, const TesMountAttr *);
+int v2_op_detached(TesVfs *, TesCtx *, TesSuper *, const char *source, gulong flags, TesFile **);
+int v2_op_clone_tree(TesVfs *, TesCtx *, TesPath *, gboolean recursive, TesFile **);
+gulong v2_normal_flags(gulong ms);
+/* The O_PATH file of a tree in no namespace; takes over its reference. */
+TesFile *v2_detached_file(V2 *, TesCtx *, Mount *);
+void v2_op_mounts(TesVfs *, TesCtx *, TesPath *root, void (*)(const TesMountInfo *, gpointer), gpointer);
+guint64 v2_op_ns_event(TesMountNs *, TesQueue **);
+void v2_ns_changed(TesMountNs *);
+TesMountNs *v2_ns_alloc(V2 *, gboolean detached);
+void v2_ns_free(TesMountNs *);
 TesMountNs *v2_op_ns_new(TesVfs *, TesCtx *, TesSuper *, const char *source, gulong flags);
 TesMountNs *v2_op_ns_copy(TesVfs *, TesCtx *, TesMountNs *);
 TesMountNs *v2_op_ns_ref(TesMountNs *);
@@ -195,11 +298,6 @@ guint64 v2_op_ns_id(TesMountNs *);
 TesPath *v2_op_ns_path(TesMountNs *, TesPath *);
 
 /* ---- walk.c ---- */
-typedef struct {
-  Mount *mnt;
-  Dentry *d;
-} Pos;
-
 typedef struct {
   V2 *v;
   TesCtx *ctx;

@@ -235,6 +235,8 @@ static int follow_magic(Walk *w, TesInode *i) {
 static int follow(Walk *w, Dentry *d) {
   if (++w->links > WALK_MAX_LINKS || (w->resolve & RESOLVE_NO_SYMLINKS))
     return -ELOOP;
+  if (v2_mount_flags(w->pos.mnt) & MS_NOSYMFOLLOW)
+    return -ELOOP;
   TesInode *i = d_inode(d);
   if (i->flags & TES_INODE_MAGIC_LINK)
     return follow_magic(w, i);

@@ -166,7 +166,7 @@ static void test_sizes(void) {
   PIN(TesInodeOps, 192);
   PIN(TesSuperOps, 56);
   PIN(TesFsTypeOps, 32);
-  PIN(TesVfsOps, 272);
+  PIN(TesVfsOps, 328);
   PIN(TesSockOps, 96);
   PIN(TesSocketFamilyOps, 40);
 #undef PIN

@@ -97,6 +97,7 @@ void tes_task_stat(TesTask *, TesTaskStat *);
 TesFsInfo *tes_task_fsinfo(TesTask *);         /* referenced or NULL */
 TesFdTable *tes_task_fdtable_ref(TesTask *);   /* referenced or NULL (exited) */
 TesNs *tes_task_ns(TesTask *, int clone_flag); /* CLONE_NEWUTS ...; referenced or NULL */
+TesMountNs *tes_task_mount_ns(TesTask *);      /* referenced; NULL: it has exited */
 struct rlimit tes_task_rlimit_pair(TesTask *, int resource);
 /* May `ctx` look into the task (ptrace access mode read)? K1 */
 gboolean tes_task_may_inspect(TesCtx *, TesTask *);

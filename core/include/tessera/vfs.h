@@ -61,7 +61,22 @@ typedef struct {
   guint id, parent_id;
   guint64 dev;
   const char *root, *mount_point, *type, *source, *options, *super_options, *propagation;
+  gboolean super_read_only;
 } TesMountInfo;
+
+/* A change of mounts, mount_setattr(2). */
+typedef struct {
+  gulong set,
+      clear; /* MS_RDONLY, MS_NOSUID ... MS_NOSYMFOLLOW; times: MS_NOATIME, MS_RELATIME, MS_STRICTATIME */
+  gulong propagation; /* MS_SHARED, MS_PRIVATE, MS_SLAVE, MS_UNBINDABLE, or 0 */
+  gboolean recursive;
+} TesMountAttr;
+
+/* How move() moves. */
+enum {
+  TES_MOVE_MOUNT,     /* mount(2) with MS_MOVE, move_mount(2) */
+  TES_MOVE_SET_GROUP, /* MOVE_MOUNT_SET_GROUP: `to` gets the peer group and master of `from` */
+};
 
 typedef struct {
   gsize size;
@@ -114,6 +129,19 @@ typedef struct {
   /* The directory that holds the place's name and that name, inside its filesystem (mounts do not matter), if want(directory)
    * says so; want is quick and takes no lock. FALSE: not wanted, or none (a filesystem's root). notify.h. Transfer full. */
   gboolean (*parent)(TesPath *, gboolean (*want)(TesInode *dir), TesInode **dir, char name[TES_NAME_MAX + 1]);
+  /* -- Appended: MS_MOVE and the mount API of Linux 5.2; optional. -- */
+  int (*move)(TesVfs *, TesCtx *, TesPath *from, TesPath *to, guint how /* TES_MOVE_* */);
+  /* Options of the filesystem behind a path; the mount keeps its flags. */
+  int (*reconfigure)(TesVfs *, TesCtx *, TesPath *, gulong ms_flags, const char *opts);
+  int (*mount_setattr)(TesVfs *, TesCtx *, TesPath *, const TesMountAttr *);
+  /* An O_PATH file of a mount in no namespace, of `super` (consumed on success) or a copy of a place. It is dissolved when the file goes,
+   * unless it has been moved into a namespace. */
+  int (*mount_detached)(TesVfs *, TesCtx *, TesSuper *super, const char *source, gulong ms_flags,
+                        TesFile **out);
+  int (*clone_tree)(TesVfs *, TesCtx *, TesPath *, gboolean recursive, TesFile **out);
+  /* How often the namespace's mounts have changed; *queue is told POLLPRI | POLLERR of the next time. */
+  guint64 (*ns_event)(TesMountNs *, TesQueue **queue);
+  gboolean (*is_mount_root)(TesPath *);
 } TesVfsOps;
 
 struct _TesVfs {
