@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Filesystem instances, device numbers, and finding a filesystem type by its name. */
+/* Filesystem instances, device numbers, and finding a filesystem type by its name, a device by its number. */
 #include <core/task/task.h>
 #include <string.h>
 #include <sys/mount.h>
@@ -53,7 +53,10 @@ guint64 tes_kernel_new_dev(TesKernel *k) {
 
 int tes_fs_new_super(TesCtx *ctx, const char *fstype, const char *source, const char *opts, gulong ms_flags,
                      TesSuper **out) {
-  const TesFsTypeOps *fs = tes_registry_find(tes_kernel_registry(ctx->kernel), "filesystem", fstype);
+  /* "fuse.sshfs" is fuse, served by sshfs. */
+  const char *dot = strchr(fstype, '.');
+  g_autofree char *type = dot ? g_strndup(fstype, (gsize)(dot - fstype)) : g_strdup(fstype);
+  const TesFsTypeOps *fs = tes_registry_find(tes_kernel_registry(ctx->kernel), "filesystem", type);
   if (!fs || !TES_HAS(fs, mount))
     return -ENODEV;
   int r = fs->mount(ctx, source, opts && *opts ? opts : NULL, ms_flags, out);
@@ -73,6 +76,15 @@ int tes_fs_mount(TesCtx *ctx, const TesAt *at, const char *fstype, const char *s
   if (r < 0)
     tes_super_unref(s);
   return r;
+}
+
+int tes_device_open(TesInode *i, TesCtx *ctx, guint flags, TesFile **out) {
+  if (!S_ISCHR(i->mode))
+    return -ENXIO;
+  char name[32];
+  g_snprintf(name, sizeof name, "%u:%u", major(i->rdev), minor(i->rdev));
+  const TesDeviceOps *d = tes_registry_find(tes_kernel_registry(ctx->kernel), "char-device", name);
+  return d ? d->open(ctx->kernel, ctx, i->rdev, flags, out) : -ENXIO;
 }
 
 int tes_mount_opts_parse(const char *opts, int (*fn)(const char *, const char *, gpointer), gpointer data) {

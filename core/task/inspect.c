@@ -192,6 +192,8 @@ static char state_letter(TesTask *t) {
   switch (g_atomic_int_get(&t->state)) {
   case TES_TASK_BLOCKED:
     return 'S';
+  case TES_TASK_BLOCKED_WITHIN:
+    return 'D';
   case TES_TASK_STOPPED:
     return 'T';
   default:

@@ -88,9 +88,9 @@ static void become_idle(TesKernel *k) {
   }
 }
 
-void tes_task_set_blocked(TesTask *t, gboolean blocked) {
-  if (blocked) {
-    g_atomic_int_set(&t->state, TES_TASK_BLOCKED);
+void tes_task_set_blocked(TesTask *t, TesTaskState state) {
+  if (state != TES_TASK_KERNEL) {
+    g_atomic_int_set(&t->state, state);
     become_idle(t->kernel);
   } else {
     become_running(t->kernel);
@@ -232,8 +232,8 @@ static gboolean before_guest(TesTask *t) {
   tes_epoch_poll();
   gboolean again = FALSE;
   if (G_UNLIKELY(g_atomic_int_get(&t->kernel->pause_count) > 0)) {
-    tes_task_set_blocked(t, TRUE);
-    tes_task_set_blocked(t, FALSE);
+    tes_task_set_blocked(t, TES_TASK_BLOCKED);
+    tes_task_set_blocked(t, TES_TASK_KERNEL);
     again = TRUE;
   }
   if (g_atomic_int_get(&t->work_pending)) {

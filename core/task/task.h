@@ -133,6 +133,7 @@ typedef enum {
   TES_TASK_GUEST,
   TES_TASK_KERNEL,
   TES_TASK_BLOCKED,
+  TES_TASK_BLOCKED_WITHIN, /* in the middle of a call: what it borrowed is still in use */
   TES_TASK_STOPPED,
   TES_TASK_DEAD
 } TesTaskState;
@@ -338,7 +339,8 @@ void tes_task_main(TesTask *);
  * the exec are new. */
 void tes_task_tell_facts(TesTask *);
 /* Leaves (TRUE) and enters (FALSE) the state "blocked" for accounting (C8) and Pause. */
-void tes_task_set_blocked(TesTask *, gboolean blocked);
+/* BLOCKED or BLOCKED_WITHIN: no longer counts as running; KERNEL: runs again, once nothing is paused. */
+void tes_task_set_blocked(TesTask *, TesTaskState);
 /* Makes the task notice something before it runs the guest again; kicks it out of the guest. Any thread. */
 void tes_task_interrupt(TesTask *);
 /* Runs what tes_task_add_work() left; the task itself, no lock held. */

@@ -140,12 +140,12 @@ void tes_task_wake(TesTask *t) {
 }
 
 /* Sleeps until a token arrives or the sandbox's monotonic clock passes `deadline`. */
-static int sleep_for_token(TesTask *t, TesTime deadline) {
+static int sleep_for_token(TesTask *t, TesTime deadline, TesTaskState how) {
   int empty = EMPTY;
   if (!__atomic_compare_exchange_n(&t->wake, &empty, SLEEPING, FALSE, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST))
     return 0;
   int r = 0;
-  tes_task_set_blocked(t, TRUE);
+  tes_task_set_blocked(t, how);
   for (;;) {
     struct timespec ts, *tp = NULL;
     if (deadline != TES_TIME_INFINITE) {
@@ -163,17 +163,17 @@ static int sleep_for_token(TesTask *t, TesTime deadline) {
       break;
     }
   }
-  tes_task_set_blocked(t, FALSE);
+  tes_task_set_blocked(t, TES_TASK_KERNEL);
   int sleeping = SLEEPING;
   if (!__atomic_compare_exchange_n(&t->wake, &sleeping, EMPTY, FALSE, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST))
     r = 0; /* a token came: leave it for the caller's loop */
   return r;
 }
 
-static int block(TesTask *t, TesTime deadline, gboolean killable_only) {
+static int block(TesTask *t, TesTime deadline, gboolean killable_only, TesTaskState how) {
   tes_count(&t->nvcsw);
   for (;;) {
-    if (g_atomic_int_get(&t->work_pending))
+    if (how == TES_TASK_BLOCKED && g_atomic_int_get(&t->work_pending))
       tes_task_run_work(t);
     if (g_atomic_int_get(&t->killed) || (!killable_only && g_atomic_int_get(&t->sig_flag)))
       return -EINTR;
@@ -184,12 +184,16 @@ static int block(TesTask *t, TesTime deadline, gboolean killable_only) {
         return -EINTR;
       return 0;
     }
-    int r = sleep_for_token(t, deadline);
+    int r = sleep_for_token(t, deadline, how);
     if (r < 0)
       return r;
   }
 }
 
-int tes_task_block(TesTask *t, TesTime deadline) { return block(t, deadline, FALSE); }
+int tes_task_block(TesTask *t, TesTime deadline) { return block(t, deadline, FALSE, TES_TASK_BLOCKED); }
 
-int tes_task_block_killable(TesTask *t, TesTime deadline) { return block(t, deadline, TRUE); }
+int tes_task_block_killable(TesTask *t, TesTime deadline) { return block(t, deadline, TRUE, TES_TASK_BLOCKED); }
+
+int tes_task_block_within(TesTask *t, TesTime deadline, gboolean killable_only) {
+  return block(t, deadline, killable_only, TES_TASK_BLOCKED_WITHIN);
+}

@@ -23,6 +23,7 @@ static const Spec specs[] = {
     {"tty", S_IFCHR | 0666, 5, 0, NULL},
     {"console", S_IFCHR | 0600, 5, 1, NULL},
     {"ptmx", S_IFCHR | 0666, 5, 2, NULL},
+    {"fuse", S_IFCHR | 0666, 10, 229, NULL},
     {"fd", S_IFLNK | 0777, 0, 0, "/proc/self/fd"},
     {"stdin", S_IFLNK | 0777, 0, 0, "/proc/self/fd/0"},
     {"stdout", S_IFLNK | 0777, 0, 0, "/proc/self/fd/1"},
@@ -202,7 +203,7 @@ static const TesFileOps dir_ops = {.size = sizeof(TesFileOps),
 
 /* ---- Opening devices ---- */
 
-static int open_controlling(TesCtx *ctx, guint flags, TesFile **out) {
+static int open_controlling(TesKernel *k, TesCtx *ctx, guint64 rdev, guint flags, TesFile **out) {
   TesTask *task = tes_ctx_task(ctx);
   TesTty *t = task ? tes_task_tty(task) : NULL;
   if (!t)
@@ -212,7 +213,7 @@ static int open_controlling(TesCtx *ctx, guint flags, TesFile **out) {
   return r;
 }
 
-static int open_console(TesKernel *k, TesCtx *ctx, guint flags, TesFile **out) {
+static int open_console(TesKernel *k, TesCtx *ctx, guint64 rdev, guint flags, TesFile **out) {
   Tty *t = host_terminal_console(k);
   if (!t)
     return -ENXIO;
@@ -221,27 +222,25 @@ static int open_console(TesKernel *k, TesCtx *ctx, guint flags, TesFile **out) {
   return r;
 }
 
+static int open_ptmx(TesKernel *k, TesCtx *ctx, guint64 rdev, guint flags, TesFile **out) {
+  return ptmx_open(k, ctx, flags, out);
+}
+
+static int open_mem(TesKernel *k, TesCtx *ctx, guint64 rdev, guint flags, TesFile **out) {
+  return mem_open(k, minor(rdev), flags, out);
+}
+
+/* Terminals are found by their node, everything else by its number, as on any other filesystem. */
 static int dev_open(TesInode *i, TesCtx *ctx, guint flags, TesFile **out) {
   DevNode *n = (DevNode *)i;
-  TesKernel *k = i->super->kernel;
-  if (S_ISDIR(i->mode)) {
-    TesFile *f = g_new0(TesFile, 1);
-    tes_file_init(f, k, &dir_ops, flags);
-    *out = f;
-    return 0;
-  }
   if (n->kind == NODE_PTS)
     return tty_open_slave(n->tty, ctx, flags, out);
-  if (n->spec->major == 1)
-    return mem_open(k, n->spec->minor, flags, out);
-  switch (n->spec->minor) {
-  case 0:
-    return open_controlling(ctx, flags, out);
-  case 1:
-    return open_console(k, ctx, flags, out);
-  default:
-    return ptmx_open(k, ctx, flags, out);
-  }
+  if (!S_ISDIR(i->mode))
+    return -ENXIO;
+  TesFile *f = g_new0(TesFile, 1);
+  tes_file_init(f, i->super->kernel, &dir_ops, flags);
+  *out = f;
+  return 0;
 }
 
 static const TesInodeOps dev_inode_ops = {.size = sizeof(TesInodeOps),
@@ -303,7 +302,16 @@ static gboolean dev_init(TesKernel *k, GError **error) {
 }
 
 static const TesStateOps state = {.size = sizeof(TesStateOps), .section = "fs-dev", .version = 1};
-static const TesFeature features[] = {{"filesystem", "dev", &dev_type},
+#define DEVICE(open_) (&(const TesDeviceOps){.size = sizeof(TesDeviceOps), .open = (open_)})
+static const TesFeature features[] = {{"char-device", "1:3", DEVICE(open_mem)},
+                                      {"char-device", "1:5", DEVICE(open_mem)},
+                                      {"char-device", "1:7", DEVICE(open_mem)},
+                                      {"char-device", "1:8", DEVICE(open_mem)},
+                                      {"char-device", "1:9", DEVICE(open_mem)},
+                                      {"char-device", "5:0", DEVICE(open_controlling)},
+                                      {"char-device", "5:1", DEVICE(open_console)},
+                                      {"char-device", "5:2", DEVICE(open_ptmx)},
+                                      {"filesystem", "dev", &dev_type},
                                       {"filesystem", "devtmpfs", &dev_type},
                                       {"filesystem", "devpts", &devpts_type},
                                       {"tty", "pty", &host_terminal_ops},

@@ -97,7 +97,8 @@ static int make_file(TesCtx *ctx, TesInode *i, guint flags, TesFile **out) {
     return -ENXIO;
   if (S_ISFIFO(i->mode))
     return tes_fifo_open(i, ctx, flags, out);
-  return TES_HAS(i->ops, open) ? i->ops->open(i, ctx, flags, out) : -ENXIO;
+  int r = TES_HAS(i->ops, open) ? i->ops->open(i, ctx, flags, out) : -ENXIO;
+  return r == -ENXIO && (S_ISCHR(i->mode) || S_ISBLK(i->mode)) ? tes_device_open(i, ctx, flags, out) : r;
 }
 
 int rules_open(TesCtx *ctx, TesInode *i, gulong mount_flags, guint flags, gboolean created, TesFile **out) {

@@ -142,6 +142,8 @@ void tes_inode_attach_unlock(void);
 /* mask: R_OK | W_OK | X_OK against the context's credentials (capabilities CAP_DAC_OVERRIDE and CAP_DAC_READ_SEARCH
  * included, fs ids). 0, -EACCES; W_OK on an immutable inode: -EPERM. */
 int tes_inode_permission(TesInode *, TesCtx *, guint mask);
+/* By mode bits and capabilities alone: for a filesystem whose own `permission` decides only part of it. */
+int tes_inode_mode_permission(TesInode *, TesCtx *, guint mask);
 /* Owner, or CAP_FOWNER. */
 gboolean tes_inode_owner_or_capable(const TesInode *, TesCtx *);
 /* ---- Access control lists; a list is freed with g_free() ---- */
@@ -222,6 +224,15 @@ typedef struct {
    * outside the sandbox must refuse (-EPERM) unless ctx->kind == TES_CTX_SUPERVISOR. */
   int (*mount)(TesCtx *, const char *source, const char *opts, gulong ms_flags, TesSuper **out);
 } TesFsTypeOps;
+
+/* Character devices: features of kind "char-device" named "MAJOR:MINOR" (decimal). Whatever filesystem a device node lies on,
+ * opening it ends here; host devices are never opened. */
+typedef struct {
+  gsize size;
+  int (*open)(TesKernel *, TesCtx *, guint64 rdev, guint flags, TesFile **out); /* transfer full */
+} TesDeviceOps;
+/* What the VFS calls for a device node that its filesystem does not open itself; -ENXIO: no plugin has that device. */
+int tes_device_open(TesInode *, TesCtx *, guint flags, TesFile **out);
 
 /* Splits "a=b,c" at commas: calls fn(key, value or NULL); its -errno ends it. */
 int tes_mount_opts_parse(const char *opts, int (*fn)(const char *key, const char *value, gpointer),

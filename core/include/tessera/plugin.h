@@ -19,6 +19,7 @@ TES_BEGIN_DECLS
  *   "platform"       TesPlatformOps        platform.h
  *   "vfs"            TesVfsOps             vfs.h
  *   "filesystem"     TesFsTypeOps          fs.h
+ *   "char-device"    TesDeviceOps          fs.h
  *   "syscalls"       TesSyscallTable       syscall.h
  *   "socket-family"  TesSocketFamilyOps    socket.h
  *   "tty"            TesTtyFeatureOps      tty.h

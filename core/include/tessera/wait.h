@@ -58,6 +58,10 @@ void tes_waiter_init_task(TesWaiter *w, TesTask *task, guint mask);
 int tes_task_block(TesTask *, TesTime deadline);
 /* As tes_task_block, but only a fatal signal ends it (-EINTR). */
 int tes_task_block_killable(TesTask *, TesTime deadline);
+/* The same for a filesystem's operation that must wait for another task in the middle of a path walk: what the call borrowed stays
+ * valid, deferred actions wait, and the VFS's locks may be held, so whoever it waits for must not need them.
+ * `killable_only`: only a fatal signal ends it. */
+int tes_task_block_within(TesTask *, TesTime deadline, gboolean killable_only);
 /* Wakes the task if it blocks, now or next. Any thread, any lock. */
 void tes_task_wake(TesTask *);
 
