@@ -113,3 +113,6 @@ glong tes_lock_fcntl(TesTask *, int fd, TesFile *, int cmd, gulong arg);
 void tes_lock_fd_closed(TesFile *, TesFdTable *);
 /* The description goes: its flock and OFD locks go. */
 void tes_lock_release(TesFile *);
+
+/* core/file/protect.c: takes the host's values over. */
+void tes_protected_init(void);

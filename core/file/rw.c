@@ -66,12 +66,9 @@ gssize tes_file_size_limit(TesFile *f, TesCtx *ctx, goffset pos, gsize n) {
 
 /* Writing by somebody else takes set-id bits away (chmod of the file's owner would too; inode(7)). */
 static void drop_setid(TesFile *f, TesCtx *ctx) {
-  guint32 mode = f->inode->mode;
-  guint32 kill = (mode & S_ISUID) | ((mode & (S_ISGID | S_IXGRP)) == (S_ISGID | S_IXGRP) ? S_ISGID : 0);
-  if (!kill || tes_ctx_capable(ctx, CAP_FSETID))
-    return;
-  TesSetAttr set = {.valid = TES_SET_MODE, .mode = mode & ~kill & 07777};
-  tes_file_setattr(f, ctx, &set);
+  TesSetAttr set = {.valid = TES_SET_MODE};
+  if (tes_inode_drops_setid(f->inode, ctx, FALSE, &set.mode))
+    tes_file_setattr(f, ctx, &set);
 }
 
 /* Regular files: limits and set-id bits, then the operation. The position lock is held if pos is the file's own. */
@@ -87,7 +84,7 @@ static gssize write_regular(TesFile *f, TesCtx *ctx, TesIov *iov, goffset *pos, 
       return n;
     iov->left = (gsize)n;
   }
-  if (f->inode->mode & (S_ISUID | S_ISGID))
+  if ((f->inode->mode & (S_ISUID | S_ISGID)) && iov->left)
     drop_setid(f, ctx);
   return f->ops->write(f, ctx, iov, pos, flags);
 }

@@ -91,12 +91,8 @@ glong tes_sys_do_ftruncate(TesTask *t, const gulong a[6]) {
   if ((guint64)size > attr.size && tes_file_size_limit(f, ctx, size - 1, 1) < 0)
     return -EFBIG;
   TesSetAttr set = {.valid = TES_SET_SIZE, .size = size};
-  guint32 kill =
-      (attr.mode & S_ISUID) | ((attr.mode & (S_ISGID | S_IXGRP)) == (S_ISGID | S_IXGRP) ? S_ISGID : 0);
-  if (kill && !tes_ctx_capable(ctx, CAP_FSETID)) {
+  if (f->inode && tes_inode_drops_setid(f->inode, ctx, FALSE, &set.mode))
     set.valid |= TES_SET_MODE;
-    set.mode = attr.mode & ~kill & 07777;
-  }
   return tes_file_setattr(f, ctx, &set);
 }
 
@@ -138,6 +134,12 @@ glong tes_sys_do_fallocate(TesTask *t, const gulong a[6]) {
   if (!(mode & (FALLOC_FL_KEEP_SIZE | FALLOC_FL_COLLAPSE_RANGE)) &&
       tes_file_size_limit(f, ctx, end - 1, 1) < 0)
     return -EFBIG;
+  guint flags = f->inode ? f->inode->flags : 0;
+  if ((flags & TES_INODE_IMMUTABLE) || ((flags & TES_INODE_APPEND_ONLY) && (mode & ~FALLOC_FL_KEEP_SIZE)))
+    return -EPERM;
+  TesSetAttr set = {.valid = TES_SET_MODE};
+  if (f->inode && tes_inode_drops_setid(f->inode, ctx, FALSE, &set.mode))
+    tes_file_setattr(f, ctx, &set);
   r = TES_HAS(f->ops, fallocate) ? f->ops->fallocate(f, ctx, mode, off, len) : -EOPNOTSUPP;
   if (r == 0)
     tes_notify_file(f, IN_MODIFY);

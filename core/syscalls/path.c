@@ -222,7 +222,7 @@ static int truncate_place(TesTask *t, TesPath *p, goffset len) {
     return -EPERM;
   TesSetAttr set = {.valid = TES_SET_SIZE | TES_SET_MTIME | TES_SET_CTIME, .size = len};
   set.mtime.tv_nsec = set.ctime.tv_nsec = UTIME_NOW;
-  if (!tes_task_capable(t, CAP_FSETID) && tes_suid_killed(i, &set.mode))
+  if (tes_inode_drops_setid(i, tes_task_ctx(t), FALSE, &set.mode))
     set.valid |= TES_SET_MODE;
   if ((r = tes_inode_get_write(i)) < 0)
     return r;

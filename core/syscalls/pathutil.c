@@ -50,23 +50,22 @@ int tes_path_arg_resolve(TesTask *t, TesPathArg *p, TesPath **path, TesFile **fi
   return tes_vfs_walk(tes_task_ctx(t), &p->at, path);
 }
 
+/* What an append-only file refuses (ioctl_iflags(2)): anything but the times of now. */
+static gboolean changes_more_than_now(const TesSetAttr *s) {
+  return (s->valid & (TES_SET_MODE | TES_SET_UID | TES_SET_GID)) ||
+         ((s->valid & TES_SET_ATIME) && s->atime.tv_nsec != UTIME_NOW) ||
+         ((s->valid & TES_SET_MTIME) && s->mtime.tv_nsec != UTIME_NOW);
+}
+
 int tes_path_setattr(TesTask *t, TesPath *p, const TesSetAttr *set) {
   TesInode *i = p->inode;
   if (p->vfs->ops->mount_flags(p) & MS_RDONLY)
     return -EROFS;
-  if (i->flags & TES_INODE_IMMUTABLE)
+  if ((i->flags & TES_INODE_IMMUTABLE) ||
+      ((i->flags & TES_INODE_APPEND_ONLY) && changes_more_than_now(set)))
     return -EPERM;
   int r = TES_HAS(i->ops, setattr) ? i->ops->setattr(i, tes_task_ctx(t), set) : -EPERM;
   if (r >= 0)
     tes_notify_setattr(p, set->valid);
   return r;
-}
-
-gboolean tes_suid_killed(const TesInode *i, guint32 *mode) {
-  guint32 m = i->mode;
-  if (!S_ISREG(m))
-    return FALSE;
-  guint32 kill = (m & S_ISUID) | ((m & (S_ISGID | S_IXGRP)) == (S_ISGID | S_IXGRP) ? S_ISGID : 0);
-  *mode = m & 07777 & ~kill;
-  return kill != 0;
 }

@@ -30,6 +30,3 @@ int tes_path_arg_resolve(TesTask *, TesPathArg *, TesPath **path, TesFile **file
 
 /* What chmod, chown, utimes and truncate end in: EROFS, then the filesystem. */
 int tes_path_setattr(TesTask *, TesPath *, const TesSetAttr *);
-/* The mode bits left of `inode` after a change of contents or owner: set-user-ID and, where it is executable, set-group-ID go.
- * TRUE if that differs; *mode receives it. */
-gboolean tes_suid_killed(const TesInode *, guint32 *mode);

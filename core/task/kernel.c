@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The kernel object (FEATURES.md 1.1): initialisation with its refusals, the event thread, unique ids, teardown. Processes of the
  * control side are in control.c, Pause in run.c. */
+#include <core/file/file.h>
 #include <core/loader/loader.h>
 #include <core/registry/registry.h>
 #include <core/task/kernel.h>
@@ -147,6 +148,7 @@ gboolean tes_kernel_init(TesKernel *k, const TesKernelArgs *a, GError **error) {
   k->strace_fd = a->size > G_STRUCT_OFFSET(TesKernelArgs, strace_fd) ? a->strace_fd : 0;
   k->pid_max = a->pid_max ? a->pid_max : DEFAULT_PID_MAX;
   copy_auxv(k, a->extra_auxv);
+  tes_protected_init();
   for (guint i = 0; i < TES_SYSCALL_MAX; i++)
     k->syscalls[i] = tes_syscall_row(k->registry, i);
   if (!open_platform(k, a, error))

@@ -20,7 +20,6 @@ FIXED(cap_last_cap, "40")
 FIXED(ngroups_max, "65536")
 FIXED(core_pattern, "core")
 FIXED(overflow_id, "65534")
-FIXED(one, "1")
 FIXED(zero, "0")
 FIXED(two, "2")
 FIXED(shmmax, "18446744073692774399")
@@ -110,14 +109,38 @@ static const Entry vm_dir[] = {R_FILE("max_map_count", max_map_count),
                                R_FILE("overcommit_memory", zero),
                                R_FILE("swappiness", swappiness),
                                {.name = NULL}};
+/* protected_*: what links, FIFOs and files of others in sticky directories may be used for. */
+static int set_protected(TesProtected p, const char *text) {
+  guint64 n;
+  g_autofree char *word = g_strstrip(g_strdup(text));
+  return g_ascii_string_to_unsigned(word, 10, 0, 9, &n, NULL) ? tes_set_protected(p, (gint)n) : -EINVAL;
+}
+#define PROTECTED(name_, which_)                                                 \
+  static int show_##name_(Node *n, TesCtx *ctx, GString *s) {                    \
+    (void)n, (void)ctx;                                                          \
+    g_string_append_printf(s, "%d\n", tes_protected(which_));                    \
+    return 0;                                                                    \
+  }                                                                              \
+  static int change_##name_(Node *n, TesCtx *ctx, const char *text, gsize len) { \
+    (void)n, (void)ctx, (void)len;                                               \
+    return set_protected(which_, text);                                          \
+  }
+PROTECTED(fifos, TES_PROTECTED_FIFOS)
+PROTECTED(hardlinks, TES_PROTECTED_HARDLINKS)
+PROTECTED(regular, TES_PROTECTED_REGULAR)
+PROTECTED(symlinks, TES_PROTECTED_SYMLINKS)
+#define PROTECTED_FILE(name_) \
+  { .name = "protected_" #name_, .mode = S_IFREG | 0644, .text = show_##name_, .write = change_##name_ }
 static const Entry fs_dir[] = {R_FILE("file-max", file_max),
                                R_FILE("mount-max", mount_max),
                                R_FILE("file-nr", file_nr),
                                {.name = "inotify", .mode = S_IFDIR | 0555, .dir = proc_sys_inotify_dir},
                                R_FILE("nr_open", nr_open),
                                R_FILE("pipe-max-size", pipe_max_size),
-                               R_FILE("protected_hardlinks", one),
-                               R_FILE("protected_symlinks", one),
+                               PROTECTED_FILE(fifos),
+                               PROTECTED_FILE(hardlinks),
+                               PROTECTED_FILE(regular),
+                               PROTECTED_FILE(symlinks),
                                {.name = NULL}};
 static const Entry core_dir[] = {R_FILE("somaxconn", somaxconn), {.name = NULL}};
 static const Entry unix_dir[] = {R_FILE("max_dgram_qlen", max_dgram_qlen), {.name = NULL}};

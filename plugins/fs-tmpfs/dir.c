@@ -11,6 +11,7 @@
 void dir_init(Node *n, Node *parent) {
   n->dir.next_cookie = FIRST_COOKIE;
   n->dir.parent = parent ? parent : n;
+  n->inode.flags |= TES_INODE_WHITEOUTS;
 }
 
 static void entry_free(Entry *e) {

@@ -32,12 +32,44 @@ int rules_make(TesCtx *ctx, TesInode *dir, const char *name, const TesNode *n, T
   }
 }
 
+/* ---- Other people's things: proc_sys_fs(5), protected_* ---- */
+
+static gboolean is_mine(TesCtx *ctx, const TesInode *i) {
+  const TesCred *c = tes_ctx_cred(ctx);
+  return !c || c->fsuid == i->uid;
+}
+
+int rules_may_follow(TesCtx *ctx, TesInode *dir, TesInode *link) {
+  if (!tes_protected(TES_PROTECTED_SYMLINKS) || (dir->mode & (S_ISVTX | S_IWOTH)) != (S_ISVTX | S_IWOTH))
+    return 0;
+  return is_mine(ctx, link) || dir->uid == link->uid ? 0 : -EACCES;
+}
+
+int rules_may_open_existing(TesCtx *ctx, TesInode *dir, TesInode *i) {
+  if (!(dir->mode & S_ISVTX) || S_ISDIR(i->mode) || S_ISLNK(i->mode) || dir->uid == i->uid || is_mine(ctx, i))
+    return 0;
+  gint level = S_ISREG(i->mode)    ? tes_protected(TES_PROTECTED_REGULAR)
+               : S_ISFIFO(i->mode) ? tes_protected(TES_PROTECTED_FIFOS)
+                                   : 1;
+  return level && ((dir->mode & S_IWOTH) || ((dir->mode & S_IWGRP) && level > 1)) ? -EACCES : 0;
+}
+
+/* A file that somebody else could not write, or that gives rights away, is linked by its owner only. */
+static gboolean safe_to_link(TesCtx *ctx, TesInode *t) {
+  if (!tes_protected(TES_PROTECTED_HARDLINKS) || tes_inode_owner_or_capable(t, ctx))
+    return TRUE;
+  return S_ISREG(t->mode) && !(t->mode & S_ISUID) && (t->mode & (S_ISGID | S_IXGRP)) != (S_ISGID | S_IXGRP) &&
+         tes_inode_permission(t, ctx, R_OK | W_OK) == 0;
+}
+
 int rules_link(TesCtx *ctx, TesInode *dir, const char *name, TesInode *t, TesInode **out) {
   if (t->super != dir->super)
     return -EXDEV;
   if (t->flags & (TES_INODE_APPEND_ONLY | TES_INODE_IMMUTABLE))
     return -EPERM;
   if (!TES_HAS(dir->ops, link) || S_ISDIR(t->mode))
+    return -EPERM;
+  if (!safe_to_link(ctx, t))
     return -EPERM;
   int r = dir->ops->link(dir, ctx, name, t);
   if (r >= 0)
@@ -71,7 +103,9 @@ int rules_may_delete(TesCtx *ctx, TesInode *dir, TesInode *i, gboolean as_dir) {
 /* ---- rename(2), renameat2(2) ---- */
 
 int rules_rename_flags(guint flags) {
-  return (flags & ~(RENAME_NOREPLACE | RENAME_EXCHANGE)) || flags == (RENAME_NOREPLACE | RENAME_EXCHANGE)
+  gboolean exchange = (flags & RENAME_EXCHANGE) != 0;
+  return (flags & ~(RENAME_NOREPLACE | RENAME_EXCHANGE | RENAME_WHITEOUT)) ||
+                 (exchange && flags != RENAME_EXCHANGE)
              ? -EINVAL
              : 0;
 }
@@ -112,5 +146,7 @@ int rules_may_rename(TesCtx *ctx, const RulesRename *m) {
     r = tes_inode_permission(t, ctx, W_OK);
   if (r >= 0 && !TES_HAS(m->odir->ops, rename))
     r = -EPERM;
+  if (r >= 0 && (m->flags & RENAME_WHITEOUT) && !(m->odir->flags & TES_INODE_WHITEOUTS))
+    r = -EINVAL;
   return r;
 }

@@ -82,13 +82,8 @@ static int may_open(TesCtx *ctx, TesInode *i, gulong mount_flags, guint *flags, 
 static int truncate_now(TesCtx *ctx, TesInode *i) {
   TesSetAttr set = {.valid = TES_SET_SIZE | TES_SET_MTIME | TES_SET_CTIME};
   set.mtime.tv_nsec = set.ctime.tv_nsec = UTIME_NOW;
-  guint32 mode = i->mode & ~S_ISUID;
-  if (mode & S_IXGRP)
-    mode &= ~S_ISGID;
-  if (mode != i->mode && !tes_ctx_capable(ctx, CAP_FSETID)) {
+  if (tes_inode_drops_setid(i, ctx, FALSE, &set.mode))
     set.valid |= TES_SET_MODE;
-    set.mode = mode & 07777;
-  }
   return TES_HAS(i->ops, setattr) ? i->ops->setattr(i, ctx, &set) : -EPERM;
 }
 

@@ -20,6 +20,11 @@ int rules_make(TesCtx *, TesInode *dir, const char *name, const TesNode *node, T
 /* Another name of `target`, which is on the same mount; *out: target, referenced. */
 int rules_link(TesCtx *, TesInode *dir, const char *name, TesInode *target, TesInode **out);
 
+/* May a symbolic link in `dir` be followed, as the last component of a path? */
+int rules_may_follow(TesCtx *, TesInode *dir, TesInode *link);
+/* May open(2) with O_CREAT have what exists in `dir` already? */
+int rules_may_open_existing(TesCtx *, TesInode *dir, TesInode *);
+
 typedef struct {
   TesInode *odir, *ndir, *source, *target; /* borrowed; source and target may be NULL: no such name */
   guint flags;                             /* RENAME_* */

@@ -45,9 +45,11 @@ static int open_last(Walk *w, guint flags, guint32 mode, TesFile **out) {
     r = r < 0 ? r : 1;
   } else {
     v1_cross(w->v, &p);
-    r = p.mnt != w->pos.mnt && (w->resolve & RESOLVE_NO_XDEV)
-            ? -EXDEV
-            : open_place(w->v, w->ctx, &p, flags, created, out);
+    r = p.mnt != w->pos.mnt && (w->resolve & RESOLVE_NO_XDEV) ? -EXDEV
+        : created                                             ? 0
+                  : rules_may_open_existing(w->ctx, w->pos.d->inode, p.d->inode);
+    if (r >= 0)
+      r = open_place(w->v, w->ctx, &p, flags, created, out);
   }
   v1_pos_clear(&p);
   return r;

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The walk: path_resolution(7), openat2(2), symlink(7). One directory, one name, one lookup at a time; where the walk stands is
  * counted, so it may sleep anywhere. */
+#include "../vfs-common/rules.h"
 #include "vfs1.h"
 #include <linux/openat2.h>
 
@@ -81,8 +82,11 @@ static int follow(Walk *w, TesInode *i) {
     return -ELOOP;
   if (i->flags & TES_INODE_MAGIC_LINK)
     return follow_magic(w, i);
+  int r = *walk_skip_slashes(w->rest) ? 0 : rules_may_follow(w->ctx, w->pos.d->inode, i);
+  if (r < 0)
+    return r;
   g_autofree char *text = NULL;
-  int r = TES_HAS(i->ops, readlink) ? i->ops->readlink(i, w->ctx, &text) : -EINVAL;
+  r = TES_HAS(i->ops, readlink) ? i->ops->readlink(i, w->ctx, &text) : -EINVAL;
   return r < 0 ? r : push_text(w, text);
 }
 

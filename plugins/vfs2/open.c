@@ -89,6 +89,8 @@ static int open_last(Walk *w, guint flags, guint32 mode, TesFile **out) {
   if (p.mnt != w->pos.mnt && (w->resolve & 1 /* RESOLVE_NO_XDEV */))
     r = -EXDEV;
   else
+    r = created ? 0 : rules_may_open_existing(w->ctx, d_inode(w->pos.d), d_inode(p.d));
+  if (r >= 0)
     r = open_place(w->v, w->ctx, &p, flags, created, out);
   v2_pos_unref(&p);
   return r;

@@ -3,6 +3,7 @@
  *
  * Lock-free phase: inside one epoch, nothing counted, valid if `seq` did not change until its end. It ends early
  * (unlazy) where something must be asked that may sleep; the walk then goes on from there with references. */
+#include "../vfs-common/rules.h"
 #include "vfs2.h"
 #include <linux/openat2.h>
 
@@ -240,11 +241,14 @@ static int follow(Walk *w, Dentry *d) {
   TesInode *i = d_inode(d);
   if (i->flags & TES_INODE_MAGIC_LINK)
     return follow_magic(w, i);
+  int r = *walk_skip_slashes(w->rest) ? 0 : rules_may_follow(w->ctx, d_inode(w->pos.d), i);
+  if (r < 0)
+    return r;
   const char *text = LOAD(d->link);
   if (text)
     return push_text(w, text);
   g_autofree char *fresh = NULL;
-  int r = TES_HAS(i->ops, readlink) ? i->ops->readlink(i, w->ctx, &fresh) : -EINVAL;
+  r = TES_HAS(i->ops, readlink) ? i->ops->readlink(i, w->ctx, &fresh) : -EINVAL;
   if (r < 0)
     return r;
   r = push_text(w, fresh);

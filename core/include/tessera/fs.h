@@ -52,8 +52,9 @@ enum {
   TES_INODE_MAGIC_LINK = 1 << 2, /* a symbolic link that `follow` resolves to a place, not to a text */
   TES_INODE_APPEND_ONLY = 1 << 3,
   TES_INODE_IMMUTABLE = 1 << 4,
-  TES_INODE_FLEETING = 1 << 5, /* made anew for each lookup: the number says which file it is (proc) */
-  TES_INODE_ACL = 1 << 6, /* has an access control list: tes_inode_set_acl() */
+  TES_INODE_FLEETING = 1 << 5,  /* made anew for each lookup: the number says which file it is (proc) */
+  TES_INODE_ACL = 1 << 6,       /* has an access control list: tes_inode_set_acl() */
+  TES_INODE_WHITEOUTS = 1 << 7, /* rename in this directory knows RENAME_WHITEOUT */
 };
 
 /* A POSIX access control list (acl(5)); the entries are as in the attribute's value, in the order of their tags. */
@@ -105,7 +106,7 @@ struct _TesInodeOps {
   int (*link)(TesInode *dir, TesCtx *, const char *name, TesInode *target);
   int (*unlink)(TesInode *dir, TesCtx *, const char *name, TesInode *victim);
   int (*rmdir)(TesInode *dir, TesCtx *, const char *name, TesInode *victim); /* -ENOTEMPTY */
-  /* flags: RENAME_NOREPLACE, RENAME_EXCHANGE (others are refused by the VFS). `target` NULL if ndir has no such name. */
+  /* flags: RENAME_NOREPLACE, RENAME_EXCHANGE, RENAME_WHITEOUT with TES_INODE_WHITEOUTS (others are refused by the VFS). `target` NULL if ndir has no such name. */
   int (*rename)(TesInode *odir, const char *oname, TesInode *ndir, const char *nname, TesInode *source,
                 TesInode *target, TesCtx *, guint flags);
   int (*tmpfile)(TesInode *dir, TesCtx *, guint32 mode, TesInode **out); /* O_TMPFILE */
@@ -146,6 +147,20 @@ int tes_inode_permission(TesInode *, TesCtx *, guint mask);
 int tes_inode_mode_permission(TesInode *, TesCtx *, guint mask);
 /* Owner, or CAP_FOWNER. */
 gboolean tes_inode_owner_or_capable(const TesInode *, TesCtx *);
+/* The permission bits left after a change of owner (`chown`) or of contents: set-id bits go, in a change of contents not from who has
+ * CAP_FSETID. TRUE if they differ; *mode receives them. */
+gboolean tes_inode_drops_setid(TesInode *, TesCtx *, gboolean chown, guint32 *mode);
+/* /proc/sys/fs/protected_* (proc_sys_fs(5)). */
+typedef enum {
+  TES_PROTECTED_SYMLINKS,
+  TES_PROTECTED_HARDLINKS,
+  TES_PROTECTED_FIFOS,
+  TES_PROTECTED_REGULAR,
+  TES_PROTECTED_N
+} TesProtected;
+gint tes_protected(TesProtected);
+int tes_set_protected(TesProtected, gint); /* -EINVAL: out of range */
+
 /* ---- Access control lists; a list is freed with g_free() ---- */
 
 /* From the value of an attribute: 0, -EINVAL, -EOPNOTSUPP (another version). *out is NULL for an empty list. */
