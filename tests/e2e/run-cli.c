@@ -351,6 +351,9 @@ static void refuse(const char *const *words, int status, const char *named) {
 static void test_bad_flags(void) {
   refuse(WORDS("--platform=nosuch", "--", "/bin/true"), 125, "nosuch");
   refuse(WORDS("--vfs=nosuch", "--", "/bin/true"), 125, "nosuch");
+  refuse(WORDS("--vfs=nosuch", "--", "/bin/true"), 125, "vfs1, vfs1:2018, vfs2");
+  refuse(WORDS("--dcache=0", "--", "/bin/true"), 125, "dcache");
+  refuse(WORDS("--trace=nosuch", "--", "/bin/true"), 125, "nosuch");
   refuse(WORDS("--plugin-path=/no/such/dir", "--", "/bin/true"), 125, "/no/such/dir");
   refuse(WORDS("--no-such-flag", "--", "/bin/true"), 125, "no-such-flag");
   refuse(WORDS("--root=/no/such/root", "--", "/bin/true"), 125, "/no/such/root");
@@ -446,6 +449,36 @@ static void test_mounts(void) {
   g_assert_cmpstr(now, ==, mounts_before);
 }
 
+static guint count_lines(const char *text, const char *needle) {
+  guint n = 0;
+  for (const char *p = text; (p = strstr(p, needle)); p++)
+    n++;
+  return n;
+}
+
+/* V3, W7: a path of four names is four lookups in a directory, or one. */
+static void test_trace_path(void) {
+  g_autofree char *dir = g_dir_make_tmp("tessera-cli-XXXXXX", NULL);
+  g_autofree char *deep = g_build_filename(dir, "tes-a", "tes-b", "tes-c", "tes-d", NULL);
+  g_assert_cmpint(g_mkdir_with_parents(deep, 0755), ==, 0);
+  static const struct {
+    const char *flag;
+    guint lookups;
+  } cases[] = {{"--vfs=vfs1", 4}, {"--vfs=vfs1:2018", 4}, {"--vfs=vfs2", 1}};
+  for (guint i = 0; i < G_N_ELEMENTS(cases); i++) {
+    g_auto(ProcResult) r = run(NULL,
+                               WORDS(cases[i].flag, "--trace=path", "--ro-bind", dir, "/mnt", "--",
+                                     "/bin/busybox", "ls", "-d", "/mnt/tes-a/tes-b/tes-c/tes-d"),
+                               NULL);
+    g_assert_cmpint(r.status, ==, 0);
+    g_assert_cmpuint(count_lines(r.err->str, "path: asked host for tes-"), ==, cases[i].lookups);
+    g_assert_nonnull(strstr(r.err->str, "lookups asked for"));
+  }
+  for (char *end; (end = strrchr(deep, '/')) && strlen(deep) > strlen(dir); *end = '\0')
+    g_rmdir(deep);
+  g_rmdir(dir);
+}
+
 static void add_arm(const char *name) {
   static const struct {
     const char *name;
@@ -487,6 +520,7 @@ int main(int argc, char **argv) {
     }
   if (any) {
     g_test_add_func("/cli/verbs", test_verbs);
+    g_test_add_func("/cli/trace-path", test_trace_path);
     g_test_add_func("/cli/bad/flags", test_bad_flags);
     g_test_add_func("/cli/bad/program", test_bad_program);
     g_test_add_func("/cli/bad/elf", test_bad_elf);
