@@ -56,6 +56,11 @@ static gboolean make_root(TesKernel *k, const DoOptions *o, GError **error) {
   TesSuper *super;
   gulong flags;
   int r = root_super(ctx, o, dir, &flags, &super);
+  if (r == -EBUSY) {
+    g_set_error(error, TES_ERROR, TES_ERROR_CONFIG, "--overlay=%s: another sandbox uses that directory now",
+                o->overlay);
+    return FALSE;
+  }
   if (r < 0)
     return mount_failed(error, dir, "/", r);
   TesMountNs *ns = v->ops->ns_new(v, ctx, super, dir, flags);

@@ -26,8 +26,10 @@ static int check_identity(const HostInode *i, int fd) {
   struct statx s;
   if (statx(fd, "", AT_EMPTY_PATH, STATX_INO | STATX_TYPE, &s) < 0)
     return -errno;
-  return host_stx_dev(&s) == i->id.dev && s.stx_ino == i->id.ino &&
-                 (s.stx_mode & S_IFMT) == (i->base.mode & S_IFMT)
+  guint32 type = i->base.mode & S_IFMT;
+  /* A device node of ours is a regular file there. */
+  gboolean node = (type == S_IFCHR || type == S_IFBLK) && host_super(i)->store && S_ISREG(s.stx_mode);
+  return host_stx_dev(&s) == i->id.dev && s.stx_ino == i->id.ino && (node || (s.stx_mode & S_IFMT) == type)
              ? 0
              : -ESTALE;
 }

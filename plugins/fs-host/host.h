@@ -4,7 +4,7 @@
  *   super.c  options, the instance, identities        fds.c    host descriptors within a budget
  *   inode.c  lookup, attributes, links                 names.c  create, remove, rename
  *   file.c   reading, writing, directory streams       map.c    what mmap maps
- *   xattr.c  extended attributes
+ *   xattr.c  extended attributes                       meta.c   owner, mode and devices in attributes
  *
  * An inode is known by (device, inode number) of the host and remembers one directory and name by which it was
  * found. Host descriptors are opened from that when needed, one component below the parent's descriptor, checked against
@@ -41,6 +41,9 @@ typedef struct {
   char *source;
   enum { HOST_CACHE_DEFAULT, HOST_CACHE_SHARED, HOST_CACHE_EXCLUSIVE } cache; /* as asked for */
   gboolean rw, shared;
+  gboolean store;      /* the sandbox's own: keeps what the host would not (meta.c) */
+  int store_lock;      /* held while it is ours; 0: none */
+  gboolean emulate;    /* owner and mode in attributes */
   TesMutex names_lock; /* parent and name of every inode; opening by name */
   TesMutex fd_lock;    /* slots, the identity table, the device table */
   GHashTable *inodes;  /* HostId -> HostInode, borrowed */
@@ -104,6 +107,15 @@ void host_attr_set(HostInode *, const struct statx *);
 int host_attr_refresh(HostInode *);
 void host_attr_stale(HostInode *);
 int host_setattr(TesInode *, TesCtx *, const TesSetAttr *);
+
+/* meta.c: `name` below a directory's descriptor, or NULL: the descriptor's own file. */
+/* Corrects what statx said; nothing without the option. */
+void host_meta_load(HostSuper *, int fd, const char *name, struct statx *);
+int host_meta_chown(HostSuper *, int fd, const char *name, guint32 type, guint32 uid, guint32 gid);
+int host_meta_chmod(HostSuper *, int fd, const char *name, guint32 type, guint32 mode);
+int host_meta_mknod(HostSuper *, int dirfd, const char *name, guint32 mode, guint64 rdev);
+gboolean host_meta_must_emulate(int dirfd);
+gboolean host_meta_own(const char *xattr);
 
 /* file.c, map.c, names.c, xattr.c */
 int host_open(TesInode *, TesCtx *, guint flags, TesFile **out);

@@ -48,6 +48,8 @@ static int statx_open(HostInode *i, struct statx *x) {
     if (fd < 0)
       continue;
     int r = statx(fd, "", AT_EMPTY_PATH, HOST_STATX, x) < 0 ? -errno : 0;
+    if (r == 0)
+      host_meta_load(host_super(i), fd, NULL, x);
     host_fd_put(i, k);
     return r;
   }
@@ -62,6 +64,8 @@ static int statx_named(HostInode *i, struct statx *x) {
   if (fd < 0)
     return fd;
   int r = statx(fd, i->name, AT_SYMLINK_NOFOLLOW | AT_NO_AUTOMOUNT, HOST_STATX, x) < 0 ? -errno : 0;
+  if (r == 0)
+    host_meta_load(s, fd, i->name, x);
   host_fd_put(parent, SLOT_READ);
   if (r == 0 && (host_stx_dev(x) != i->id.dev || x->stx_ino != i->id.ino))
     r = -ESTALE;
@@ -137,18 +141,19 @@ static int change(HostInode *i, int fd, const TesSetAttr *set) {
   if ((set->valid & TES_SET_SIZE) && ftruncate(fd, set->size) < 0)
     return -errno;
   if (set->valid & (TES_SET_UID | TES_SET_GID)) {
-    uid_t u = set->valid & TES_SET_UID ? set->uid : (uid_t)-1;
-    gid_t g = set->valid & TES_SET_GID ? set->gid : (gid_t)-1;
-    if (fchownat(fd, "", u, g, AT_EMPTY_PATH) < 0)
-      return -errno;
+    guint32 keep = host_super(i)->emulate ? 0 : (guint32)-1; /* an attribute holds both */
+    uid_t u = set->valid & TES_SET_UID ? set->uid : keep ? keep : i->base.uid;
+    gid_t g = set->valid & TES_SET_GID ? set->gid : keep ? keep : i->base.gid;
+    int r = host_meta_chown(host_super(i), fd, NULL, i->base.mode, u, g);
+    if (r < 0)
+      return r;
   }
   if (set->valid & TES_SET_MODE) {
-    /* An O_PATH descriptor refuses fchmod(2): go through its magic link. */
-    g_autofree char *self = g_strdup_printf("/proc/self/fd/%d", fd);
     if (S_ISLNK(i->base.mode))
       return -EOPNOTSUPP;
-    if ((S_ISREG(i->base.mode) ? fchmod(fd, set->mode & 07777) : chmod(self, set->mode & 07777)) < 0)
-      return -errno;
+    int r = host_meta_chmod(host_super(i), fd, NULL, i->base.mode, set->mode);
+    if (r < 0)
+      return r;
   }
   /* A change of size changes mtime by itself. */
   if ((set->valid & (TES_SET_ATIME | TES_SET_MTIME)) && !(set->valid & TES_SET_SIZE)) {
@@ -188,6 +193,8 @@ static int statx_child(HostInode *dir, const char *name, struct statx *x) {
   if (fd < 0)
     return fd;
   int r = statx(fd, name, AT_SYMLINK_NOFOLLOW | AT_NO_AUTOMOUNT, HOST_STATX, x) < 0 ? -errno : 0;
+  if (r == 0)
+    host_meta_load(host_super(dir), fd, name, x);
   host_fd_put(dir, SLOT_READ);
   return r;
 }

@@ -13,12 +13,13 @@ static int writable_dir(HostInode *dir) { return host_super(dir)->rw ? host_fd_g
 static int give(HostInode *dir, TesCtx *ctx, int dirfd, const char *name, int fd, guint32 mode) {
   guint32 uid, gid;
   tes_inode_new_owner(&dir->base, ctx, &mode, &uid, &gid);
-  int r = fd >= 0 ? fchown(fd, uid, gid) : fchownat(dirfd, name, uid, gid, AT_SYMLINK_NOFOLLOW);
-  if (r < 0 && errno != EPERM && errno != EINVAL)
-    return -errno;
-  if (S_ISLNK(mode))
-    return 0;
-  return (fd >= 0 ? fchmod(fd, mode & 07777) : fchmodat(dirfd, name, mode & 07777, 0)) < 0 ? -errno : 0;
+  HostSuper *s = host_super(dir);
+  const char *at = fd >= 0 ? NULL : name;
+  int use = fd >= 0 ? fd : dirfd;
+  int r = host_meta_chown(s, use, at, mode, uid, gid);
+  if (r < 0 && r != -EPERM && r != -EINVAL)
+    return r;
+  return S_ISLNK(mode) ? 0 : host_meta_chmod(s, use, at, mode, mode);
 }
 
 /* What was made: its inode; undone if that fails. */
@@ -27,6 +28,8 @@ static int finish(HostInode *dir, int dirfd, const char *name, int r, TesInode *
   HostInode *i;
   if (r == 0 && statx(dirfd, name, AT_SYMLINK_NOFOLLOW, HOST_STATX, &x) < 0)
     r = -errno;
+  if (r == 0)
+    host_meta_load(host_super(dir), dirfd, name, &x);
   if (r == 0)
     r = host_inode_get(host_super(dir), dir, name, &x, &i);
   if (r == 0)
@@ -69,17 +72,21 @@ int host_mkdir(TesInode *base, TesCtx *ctx, const char *name, guint32 mode, TesI
   return finish(dir, dirfd, name, r, out);
 }
 
-/* Devices would give the guest the host's drivers. */
+/* Devices would give the guest the host's drivers; what only looks like one does not. */
 int host_mknod(TesInode *base, TesCtx *ctx, const char *name, guint32 mode, guint64 rdev, TesInode **out) {
   HostInode *dir = host_inode(base);
-  (void)rdev;
-  if (!S_ISFIFO(mode) && !S_ISSOCK(mode))
+  gboolean device = S_ISCHR(mode) || S_ISBLK(mode);
+  if (!device && !S_ISFIFO(mode) && !S_ISSOCK(mode))
     return -EPERM;
-  int dirfd = writable_dir(dir);
+  int dirfd = writable_dir(dir), r;
   if (dirfd < 0)
     return dirfd;
-  int r = mknodat(dirfd, name, (mode & S_IFMT) | 0600, 0) < 0 ? -errno : 0;
-  if (r == 0 && (r = give(dir, ctx, dirfd, name, -1, mode)) < 0)
+  if (device)
+    r = host_meta_mknod(host_super(dir), dirfd, name, mode, rdev);
+  else
+    r = mknodat(dirfd, name, (mode & S_IFMT) | 0600, 0) < 0 ? -errno : 0;
+  gboolean whiteout = S_ISCHR(mode) && rdev == 0;
+  if (r == 0 && !whiteout && (r = give(dir, ctx, dirfd, name, -1, mode)) < 0)
     unlinkat(dirfd, name, 0);
   return finish(dir, dirfd, name, r, out);
 }
@@ -222,6 +229,8 @@ int host_tmpfile(TesInode *base, TesCtx *ctx, guint32 mode, TesInode **out) {
   struct statx x;
   if (r == 0 && statx(fd, "", AT_EMPTY_PATH, HOST_STATX, &x) < 0)
     r = -errno;
+  if (r == 0)
+    host_meta_load(host_super(dir), fd, NULL, &x);
   if (r == 0)
     r = host_inode_get(host_super(dir), NULL, NULL, &x, &i);
   if (r == 0) {

@@ -1,12 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* fs-host: instances, their options, and the table of identities.
  *
- * Options: ro (default), rw, cache=exclusive|shared (default: exclusive; shared for rw). Exclusive: only the sandbox is
+ * Options: ro (default), rw, store (meta.c), cache=exclusive|shared (default: exclusive; shared for rw). Exclusive: only the sandbox is
  * expected to change names and attributes, so both are answered from memory; contents always are the host's. What
  * changes outside is noticed when a file or directory is opened. Shared: every name is checked at every use.
  * Host devices cannot be opened (ENXIO), FIFOs are the sandbox's own, sockets are names only. */
 #include "host.h"
 #include <fcntl.h>
+#include <sys/file.h>
 #include <sys/resource.h>
 #include <sys/sysmacros.h>
 #include <sys/vfs.h>
@@ -156,6 +157,8 @@ static void super_free(TesSuper *base) {
   g_hash_table_destroy(s->devs);
   tes_mutex_clear(&s->names_lock);
   tes_mutex_clear(&s->fd_lock);
+  if (s->store_lock)
+    close(s->store_lock);
   g_free(s->source);
   g_free(s);
 }
@@ -172,6 +175,8 @@ static int option(const char *key, const char *value, gpointer data) {
     s->rw = FALSE;
   else if (!value && g_str_equal(key, "rw"))
     s->rw = TRUE;
+  else if (!value && g_str_equal(key, "store"))
+    s->store = TRUE;
   else if (value && g_str_equal(key, "cache") &&
            (g_str_equal(value, "shared") || g_str_equal(value, "exclusive")))
     s->cache = g_str_equal(value, "shared") ? HOST_CACHE_SHARED : HOST_CACHE_EXCLUSIVE;
@@ -184,6 +189,20 @@ static guint fd_budget(void) {
   struct rlimit r = {0};
   getrlimit(RLIMIT_NOFILE, &r);
   return CLAMP((guint)MIN(r.rlim_cur, 65536) / 4, 16, 1024);
+}
+
+/* Two sandboxes that think a directory theirs alone would spoil it. */
+static int own_store(HostSuper *s, int dirfd) {
+  int fd = openat(dirfd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  if (fd < 0)
+    return -errno;
+  if (flock(fd, LOCK_EX | LOCK_NB) < 0) {
+    close(fd);
+    return -EBUSY;
+  }
+  s->store_lock = fd;
+  s->emulate = host_meta_must_emulate(dirfd);
+  return 0;
 }
 
 /* Opens what the operator named. A directory's descriptor is kept; so are those of a single file, which has no directory here. */
@@ -209,6 +228,14 @@ static int open_root(HostSuper *s, HostInode **out) {
     close(fd);
     return -ENOTDIR;
   }
+  if (s->store && s->rw && S_ISDIR(x.stx_mode)) {
+    int r = own_store(s, fd);
+    if (r < 0) {
+      close(fd);
+      return r;
+    }
+  }
+  host_meta_load(s, fd, NULL, &x);
   host_virtual_dev(s, host_stx_dev(&x)); /* the first is the super's own number */
   host_inode_get(s, NULL, NULL, &x, out);
   for (int k = 0; k < N_SLOTS; k++)

@@ -5,7 +5,7 @@
 #include <fcntl.h>
 #include <sys/xattr.h>
 
-static gboolean visible(const char *name) { return g_str_has_prefix(name, "user."); }
+static gboolean visible(const char *name) { return g_str_has_prefix(name, "user.") && !host_meta_own(name); }
 
 /* A descriptor that the xattr calls accept (an O_PATH one is not); closed by done(). */
 static int begin(HostInode *i, int *pinned) {

@@ -116,6 +116,11 @@ static int fill(OvInode *o, TesCtx *ctx, const TesAttr *a, TesInode *copy, goffs
   set.valid = TES_SET_MODE;
   if (r == 0 && !S_ISLNK(a->mode))
     r = copy->ops->setattr(copy, ctx, &set);
+  if (r == 0 && !ov_super(o)->memory && (S_ISREG(a->mode) || S_ISDIR(a->mode))) {
+    char number[20]; /* it keeps it in later instances too; where the layer cannot, it does not */
+    g_snprintf(number, sizeof number, "%" G_GINT64_MODIFIER "x", o->base.ino);
+    ov_own_set(ov_super(o), copy, ctx, "ino", number);
+  }
   return r == 0 ? set_times(copy, ctx, a) : r;
 }
 

@@ -101,9 +101,20 @@ static gboolean whiteout_in(TesInode *layer, TesCtx *ctx, const char *name, guin
 }
 
 /* What was copied up keeps the number it had below. */
-static guint64 entry_ino(Merge *m, const char *name, guint64 ino) {
+static guint64 upper_ino(OvSuper *s, TesCtx *ctx, TesInode *layer, const char *name, guint64 ino,
+                         guint type) {
+  guint64 known = ov_origin(s, ino);
+  TesInode *i;
+  if (known || s->memory || (type != DT_REG && type != DT_DIR) || ov_child(layer, ctx, name, &i) < 0)
+    return known;
+  known = ov_known_ino(s, ctx, i);
+  tes_inode_unref(i);
+  return known;
+}
+
+static guint64 entry_ino(Merge *m, const char *name, guint64 ino, guint type) {
   OvSuper *s = ov_super(m->dir);
-  guint64 known = m->is_upper ? ov_origin(s, ino) : 0;
+  guint64 known = m->is_upper ? upper_ino(s, m->ctx, m->layer, name, ino, type) : 0;
   if (known)
     return known;
   for (guint k = 0; m->is_upper && k < m->dir->n_lower; k++) {
@@ -130,7 +141,7 @@ static int merge_name(gpointer data, const char *name, guint64 ino, guint type) 
   g_hash_table_add(m->seen, kept);
   if (whiteout)
     return 0;
-  Entry e = {kept, entry_ino(m, name, ino), (guint8)type};
+  Entry e = {kept, entry_ino(m, name, ino, type), (guint8)type};
   g_array_append_val(m->to->entries, e);
   return 0;
 }
@@ -227,7 +238,7 @@ static gboolean emit(OvDir *d, TesCtx *ctx, const Raw *e, TesDirFill fill, gpoin
   } else if (whiteout_in(d->only->inode, ctx, e->name, e->type)) {
     return TRUE;
   } else {
-    guint64 known = d->only_upper ? ov_origin(s, e->ino) : 0;
+    guint64 known = d->only_upper ? upper_ino(s, ctx, d->only->inode, e->name, e->ino, e->type) : 0;
     ino = known ? known : ov_ino(s, d->dev, e->ino);
   }
   return fill(data, e->name, len, ino, e->type, e->next);

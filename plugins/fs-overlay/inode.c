@@ -72,9 +72,17 @@ static const TesInodeOps *ops_for(guint32 mode) {
   }
 }
 
+guint64 ov_known_ino(OvSuper *s, TesCtx *ctx, TesInode *upper) {
+  guint64 known = ov_origin(s, upper->ino);
+  if (known || s->memory || (!S_ISREG(upper->mode) && !S_ISDIR(upper->mode)))
+    return known;
+  g_autofree char *text = ov_own_get(s, upper, ctx, "ino");
+  return text ? g_ascii_strtoull(text, NULL, 16) : 0;
+}
+
 static guint64 number(OvSuper *s, TesCtx *ctx, TesInode *upper, const OvLower *lower, guint n_lower) {
   TesInode *r = n_lower ? lower[0].inode : upper;
-  guint64 known = n_lower ? 0 : ov_origin(s, upper->ino);
+  guint64 known = n_lower ? 0 : ov_known_ino(s, ctx, upper);
   if (known)
     return known;
   TesAttr a;

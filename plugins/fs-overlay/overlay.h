@@ -88,6 +88,8 @@ extern const TesFsTypeOps ov_type;
 guint64 ov_ino(OvSuper *, guint64 dev, guint64 ino);
 /* The number under which a file of the upper layer has been known before it was copied there, or 0. */
 guint64 ov_origin(OvSuper *, guint64 upper_ino);
+/* The same, also of what an earlier instance has copied up. */
+guint64 ov_known_ino(OvSuper *, TesCtx *, TesInode *upper);
 
 /* inode.c */
 extern const TesInodeOps ov_dir_ops, ov_file_ops, ov_link_ops, ov_special_ops;

@@ -330,7 +330,7 @@ static int host_layers(OvSuper *s, TesCtx *ctx, const char *source, const Option
   if (o->memory)
     r = tes_fs_new_super(ctx, "tmpfs", "overlay", "mode=755", 0, &up);
   else if (o->host_upper)
-    r = tes_fs_new_super(ctx, "host", o->host_upper, "rw,cache=exclusive", 0, &up);
+    r = tes_fs_new_super(ctx, "host", o->host_upper, "rw,store,cache=exclusive", 0, &up);
   else
     return 0;
   if (r < 0)
