@@ -4,12 +4,34 @@
 #include <fcntl.h>
 #include <linux/openat2.h>
 #include <sys/syscall.h>
+#include <sys/vfs.h>
 
 static int open_component(int dirfd, const char *name, int flags) {
   struct open_how how = {.flags = (guint64)flags | O_CLOEXEC | O_NOFOLLOW,
                          .resolve = RESOLVE_BENEATH | RESOLVE_NO_MAGICLINKS | RESOLVE_NO_SYMLINKS};
   int fd = (int)syscall(SYS_openat2, dirfd, name, &how, sizeof how);
   return fd < 0 ? -errno : fd;
+}
+
+gboolean host_is_kernel_fs(int dirfd, const char *name) {
+  static const guint32 kinds[] = {0x9fa0 /* proc */,           0x62656572 /* sysfs */,
+                                  0x27e0eb /* cgroup */,       0x63677270 /* cgroup2 */,
+                                  0x64626720 /* debugfs */,    0x74726163 /* tracefs */,
+                                  0x73636673 /* securityfs */, 0xcafe4a11 /* bpf */,
+                                  0x62656570 /* configfs */,   0xde5e81e4 /* efivarfs */,
+                                  0x6165676c /* pstore */,     0xf97cff8c /* selinux */,
+                                  0x43415d53 /* smack */,      0x1cd1 /* devpts */,
+                                  0x19800202 /* mqueue */,     0x42494e4d /* binfmt_misc */,
+                                  0x6e736673 /* nsfs */,       0x65735543 /* fusectl */,
+                                  0x07655821 /* resctrl */,    0x5a3c69f0 /* apparmor */};
+  struct statfs st;
+  int fd = name ? open_component(dirfd, name, O_PATH) : dirfd;
+  gboolean yes = fd < 0 || fstatfs(fd, &st) < 0;
+  for (gsize k = 0; !yes && k < G_N_ELEMENTS(kinds); k++)
+    yes = (guint32)st.f_type == kinds[k];
+  if (name && fd >= 0)
+    close(fd);
+  return yes;
 }
 
 static int flags_for(const HostInode *i, int slot) {
@@ -133,22 +155,36 @@ void host_fds_close(HostInode *i) {
 
 /* ---- Opening by name; names lock held ---- */
 
+/* A regular file of a tree whose names the guest can change: only what is known to be the file is really opened, so that
+ * no device of the host ever is. */
+static int open_checked(HostInode *i, int slot, int dirfd) {
+  gboolean twice = host_super(i)->rw && !host_super(i)->store && S_ISREG(i->base.mode);
+  int fd = open_component(dirfd, i->name, twice ? O_PATH : flags_for(i, slot));
+  int r = fd < 0 ? fd : check_identity(i, fd);
+  if (r == 0 && twice) {
+    char self[40];
+    g_snprintf(self, sizeof self, "/proc/self/fd/%d", fd);
+    int real = open(self, flags_for(i, slot) | O_CLOEXEC);
+    r = real < 0 ? -errno : 0;
+    close(fd);
+    fd = real;
+  } else if (r < 0 && fd >= 0) {
+    close(fd);
+  }
+  return r < 0 ? r : fd;
+}
+
 /* Opens one slot below the parent's open descriptor and leaves it pinned. */
 static int open_below(HostInode *i, int slot, int dirfd) {
   if (!i->name || i->unlinked)
     return -ESTALE;
-  int fd = open_component(dirfd, i->name, flags_for(i, slot));
+  int fd = open_checked(i, slot, dirfd);
   if (fd == -EMFILE || fd == -ENFILE) {
     shrink(host_super(i));
-    fd = open_component(dirfd, i->name, flags_for(i, slot));
+    fd = open_checked(i, slot, dirfd);
   }
   if (fd < 0)
     return fd == -ENOENT || fd == -ENOTDIR || fd == -ELOOP || fd == -EXDEV ? -ESTALE : fd;
-  int r = check_identity(i, fd);
-  if (r < 0) {
-    close(fd);
-    return r;
-  }
   host_fd_install(i, slot, fd);
   return i->slot[slot].fd;
 }

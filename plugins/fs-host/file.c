@@ -160,9 +160,20 @@ static int emit(HostFile *h, gssize n, goffset *pos, TesDirFill fill, gpointer d
   return 0;
 }
 
+static int read_hidden(HostFile *h, goffset *pos, TesDirFill fill, gpointer data) {
+  for (; *pos < 2; ++*pos) {
+    const HostInode *i = *pos == 1 && h->i->parent ? h->i->parent : h->i;
+    if (!fill(data, *pos ? ".." : ".", (gsize)*pos + 1, i->base.ino, DT_DIR, *pos + 1))
+      break;
+  }
+  return 0;
+}
+
 static int host_readdir(TesFile *f, TesCtx *ctx, goffset *pos, TesDirFill fill, gpointer data) {
   (void)ctx;
   HostFile *h = of(f);
+  if (h->i->hidden)
+    return read_hidden(h, pos, fill, data);
   int r = h->stream < 0 ? open_stream(h) : 0;
   if (r < 0)
     return r;
@@ -221,6 +232,8 @@ static const TesFileOps dir_ops = {.size = sizeof(TesFileOps),
 int host_open(TesInode *base, TesCtx *ctx, guint flags, TesFile **out) {
   HostInode *i = host_inode(base);
   gboolean dir = S_ISDIR(base->mode);
+  if (i->hidden && !dir)
+    return -EACCES;
   int slot = (flags & O_ACCMODE) == O_RDONLY ? SLOT_READ : SLOT_WRITE, fd = -1;
   if (!dir) {
     fd = host_fd_get(i, slot);

@@ -63,6 +63,8 @@ struct _HostInode {
   struct statx stx;
   gboolean fresh;    /* stx may be answered from (exclusive cache) */
   gboolean unlinked; /* names lock */
+  gboolean
+      hidden; /* an interface of the host's kernel: nothing of it is shown. Set before others see the inode */
   HostFd slot[N_SLOTS];
   /* mapping */
   TesMapSource source;
@@ -89,6 +91,8 @@ static inline guint64 host_stx_dev(const struct statx *s) {
 }
 
 /* fds.c */
+/* Is what `name` leads to on a filesystem that controls or describes the host's kernel (proc, sysfs, cgroups ...)? */
+gboolean host_is_kernel_fs(int dirfd, const char *name);
 /* Opens (if need be) and pins a slot; returns the descriptor or -errno. -ESTALE: the name leads elsewhere now. */
 int host_fd_get(HostInode *, int slot);
 void host_fd_put(HostInode *, int slot);
@@ -108,11 +112,11 @@ int host_attr_refresh(HostInode *);
 void host_attr_stale(HostInode *);
 int host_setattr(TesInode *, TesCtx *, const TesSetAttr *);
 
-/* meta.c: `name` below a directory's descriptor, or NULL: the descriptor's own file. */
-/* Corrects what statx said; nothing without the option. */
+/* meta.c. Corrects what statx said of `name` below a directory's descriptor, or of the descriptor itself (name NULL); nothing
+ * without the option. */
 void host_meta_load(HostSuper *, int fd, const char *name, struct statx *);
-int host_meta_chown(HostSuper *, int fd, const char *name, guint32 type, guint32 uid, guint32 gid);
-int host_meta_chmod(HostSuper *, int fd, const char *name, guint32 type, guint32 mode);
+int host_meta_chown(HostSuper *, int fd, guint32 type, guint32 uid, guint32 gid);
+int host_meta_chmod(HostSuper *, int fd, guint32 type, guint32 mode);
 int host_meta_mknod(HostSuper *, int dirfd, const char *name, guint32 mode, guint64 rdev);
 gboolean host_meta_must_emulate(int dirfd);
 gboolean host_meta_own(const char *xattr);

@@ -144,14 +144,14 @@ static int change(HostInode *i, int fd, const TesSetAttr *set) {
     guint32 keep = host_super(i)->emulate ? 0 : (guint32)-1; /* an attribute holds both */
     uid_t u = set->valid & TES_SET_UID ? set->uid : keep ? keep : i->base.uid;
     gid_t g = set->valid & TES_SET_GID ? set->gid : keep ? keep : i->base.gid;
-    int r = host_meta_chown(host_super(i), fd, NULL, i->base.mode, u, g);
+    int r = host_meta_chown(host_super(i), fd, i->base.mode, u, g);
     if (r < 0)
       return r;
   }
   if (set->valid & TES_SET_MODE) {
     if (S_ISLNK(i->base.mode))
       return -EOPNOTSUPP;
-    int r = host_meta_chmod(host_super(i), fd, NULL, i->base.mode, set->mode);
+    int r = host_meta_chmod(host_super(i), fd, i->base.mode, set->mode);
     if (r < 0)
       return r;
   }
@@ -170,6 +170,8 @@ int host_setattr(TesInode *base, TesCtx *ctx, const TesSetAttr *set) {
   HostInode *i = host_inode(base);
   if (!host_super(i)->rw)
     return -EROFS;
+  if (i->hidden)
+    return -EPERM;
   if ((set->valid & TES_SET_SIZE) && !S_ISREG(base->mode))
     return -EINVAL;
   int slot = (set->valid & TES_SET_SIZE) ? SLOT_WRITE : SLOT_READ;
@@ -203,11 +205,21 @@ static int host_lookup(TesInode *base, TesCtx *ctx, const char *name, TesInode *
   (void)ctx;
   HostInode *dir = host_inode(base), *i;
   struct statx x;
-  int r = statx_child(dir, name, &x);
+  int r = dir->hidden ? -ENOENT : statx_child(dir, name, &x);
+  gboolean hidden = FALSE;
+  if (r == 0 && host_stx_dev(&x) != dir->id.dev) { /* something is mounted there on the host */
+    int fd = host_fd_get(dir, SLOT_READ);
+    hidden = fd < 0 || host_is_kernel_fs(fd, name);
+    if (fd >= 0)
+      host_fd_put(dir, SLOT_READ);
+  }
   if (r == 0)
     r = host_inode_get(host_super(dir), dir, name, &x, &i);
-  if (r == 0)
+  if (r == 0) {
+    if (hidden)
+      i->hidden = TRUE;
     *out = &i->base;
+  }
   return r;
 }
 
@@ -229,6 +241,8 @@ static int host_walk(TesInode *base, TesCtx *ctx, const char *const *names, guin
 static int host_revalidate(TesInode *base, TesCtx *ctx, const char *name, TesInode *child) {
   (void)ctx;
   struct statx x;
+  if (host_inode(base)->hidden)
+    return child == NULL;
   int r = statx_child(host_inode(base), name, &x);
   if (r == -ENOENT || r == -ESTALE || r == -ENOTDIR)
     return child ? 0 : 1;
@@ -249,6 +263,8 @@ static int host_readlink(TesInode *base, TesCtx *ctx, char **out) {
   HostInode *i = host_inode(base), *parent;
   HostSuper *s = host_super(i);
   char buf[TES_PATH_MAX];
+  if (i->hidden)
+    return -EACCES;
   TES_LOCKED(&s->names_lock);
   int fd = host_parent_fd(i, &parent);
   if (fd < 0)

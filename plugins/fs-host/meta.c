@@ -56,41 +56,37 @@ void host_meta_load(HostSuper *s, int fd, const char *name, struct statx *x) {
     x->stx_mode = (guint16)((x->stx_mode & S_IFMT) | (a & 07777));
 }
 
-static int set(int fd, const char *name, const char *attr, const char *value) {
+static int set(int fd, const char *attr, const char *value) {
   char path[TES_NAME_MAX + 64];
-  self_path(path, fd, name);
-  int r =
-      name ? lsetxattr(path, attr, value, strlen(value), 0) : setxattr(path, attr, value, strlen(value), 0);
-  return r < 0 ? -errno : 0;
+  self_path(path, fd, NULL);
+  return setxattr(path, attr, value, strlen(value), 0) < 0 ? -errno : 0;
 }
 
 static gboolean carries(guint32 mode) {
   return S_ISREG(mode) || S_ISDIR(mode) || S_ISCHR(mode) || S_ISBLK(mode);
 }
 
-int host_meta_chown(HostSuper *s, int fd, const char *name, guint32 type, guint32 uid, guint32 gid) {
+int host_meta_chown(HostSuper *s, int fd, guint32 type, guint32 uid, guint32 gid) {
   char value[64];
-  if (!s->emulate) {
-    int r = fchownat(fd, name ? name : "", uid, gid, name ? AT_SYMLINK_NOFOLLOW : AT_EMPTY_PATH);
-    return r < 0 ? -errno : 0;
-  }
+  if (!s->emulate)
+    return fchownat(fd, "", uid, gid, AT_EMPTY_PATH) < 0 ? -errno : 0;
   if (!carries(type))
     return 0;
   g_snprintf(value, sizeof value, "%u:%u", uid, gid);
-  return set(fd, name, OWNER, value);
+  return set(fd, OWNER, value);
 }
 
-int host_meta_chmod(HostSuper *s, int fd, const char *name, guint32 type, guint32 mode) {
+int host_meta_chmod(HostSuper *s, int fd, guint32 type, guint32 mode) {
   char path[TES_NAME_MAX + 64], value[64];
   guint32 real = mode & 07777;
   if (s->emulate && carries(type)) {
     g_snprintf(value, sizeof value, "%o", mode & 07777);
-    int r = set(fd, name, MODE, value);
+    int r = set(fd, MODE, value);
     if (r < 0)
       return r;
     real = (mode & 0777) | (S_ISDIR(type) ? 0700 : 0600);
   }
-  self_path(path, fd, name);
+  self_path(path, fd, NULL); /* fchmod(2) refuses O_PATH */
   return chmod(path, real) < 0 ? -errno : 0;
 }
 

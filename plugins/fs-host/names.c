@@ -7,19 +7,41 @@
 #include <sys/syscall.h>
 
 /* A directory's descriptor (pinned), or why nothing can be made in it. */
-static int writable_dir(HostInode *dir) { return host_super(dir)->rw ? host_fd_get(dir, SLOT_READ) : -EROFS; }
+static int writable_dir(HostInode *dir) {
+  if (dir->hidden)
+    return -EACCES;
+  return host_super(dir)->rw ? host_fd_get(dir, SLOT_READ) : -EROFS;
+}
+
+/* What was just made under a name, if that still is what the name leads to: somebody else may have put a link there. */
+static int open_made(HostInode *dir, int dirfd, const char *name, guint32 mode) {
+  struct stat st;
+  int fd = openat(dirfd, name, O_PATH | O_NOFOLLOW | O_CLOEXEC);
+  if (fd < 0 || fstat(fd, &st) < 0)
+    return fd < 0 ? -errno : -EIO;
+  gboolean node = (S_ISCHR(mode) || S_ISBLK(mode)) && host_super(dir)->store && S_ISREG(st.st_mode);
+  if (node || (st.st_mode & S_IFMT) == (mode & S_IFMT))
+    return fd;
+  close(fd);
+  return -ESTALE;
+}
 
 /* Owner and mode of a new inode. Without the right to give files away the host's owner stays (documented). */
 static int give(HostInode *dir, TesCtx *ctx, int dirfd, const char *name, int fd, guint32 mode) {
   guint32 uid, gid;
-  tes_inode_new_owner(&dir->base, ctx, &mode, &uid, &gid);
   HostSuper *s = host_super(dir);
-  const char *at = fd >= 0 ? NULL : name;
-  int use = fd >= 0 ? fd : dirfd;
-  int r = host_meta_chown(s, use, at, mode, uid, gid);
-  if (r < 0 && r != -EPERM && r != -EINVAL)
-    return r;
-  return S_ISLNK(mode) ? 0 : host_meta_chmod(s, use, at, mode, mode);
+  int own = fd < 0 ? open_made(dir, dirfd, name, mode) : -1;
+  if (fd < 0 && own < 0)
+    return own;
+  tes_inode_new_owner(&dir->base, ctx, &mode, &uid, &gid);
+  int r = host_meta_chown(s, fd < 0 ? own : fd, mode, uid, gid);
+  if (r == -EPERM || r == -EINVAL)
+    r = 0;
+  if (r == 0 && !S_ISLNK(mode))
+    r = host_meta_chmod(s, fd < 0 ? own : fd, mode, mode);
+  if (own >= 0)
+    close(own);
+  return r;
 }
 
 /* What was made: its inode; undone if that fails. */

@@ -12,6 +12,8 @@
 #include <sys/sysmacros.h>
 #include <sys/vfs.h>
 
+#define PROC_MAGIC 0x9fa0
+
 static const TesLockClass names_class = {"host names", TES_RANK_INODE + 1, FALSE,
                                          "directory and name of fs-host's inodes"};
 static const TesLockClass fd_class = {"host descriptors", TES_RANK_FS, FALSE,
@@ -216,11 +218,20 @@ static int open_root(HostSuper *s, HostInode **out) {
     close(fd);
     return r;
   }
+  struct statfs st;
+  /* The kernel process' own memory is a file there. */
+  if (fstatfs(fd, &st) < 0 || st.f_type == PROC_MAGIC) {
+    close(fd);
+    return -EPERM;
+  }
+  s->base.magic = (guint64)st.f_type;
   int real[N_SLOTS] = {fd, -1};
   if (S_ISREG(x.stx_mode)) {
-    real[SLOT_READ] = open(s->source, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
+    char self[40]; /* the file that was looked at, whatever its name leads to by now */
+    g_snprintf(self, sizeof self, "/proc/self/fd/%d", fd);
+    real[SLOT_READ] = open(self, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
     if (s->rw)
-      real[SLOT_WRITE] = open(s->source, O_RDWR | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
+      real[SLOT_WRITE] = open(self, O_RDWR | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
     close(fd);
     if (real[SLOT_READ] < 0)
       return -EACCES;
@@ -272,9 +283,6 @@ static int fs_mount(TesCtx *ctx, const char *source, const char *opts, gulong ms
     tes_super_unref(&s->base);
     return r;
   }
-  struct statfs st;
-  if (statfs(source, &st) == 0)
-    s->base.magic = (guint64)st.f_type;
   tes_super_set_root(&s->base, &root->base);
   *out = &s->base;
   return 0;

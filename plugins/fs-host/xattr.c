@@ -9,7 +9,8 @@ static gboolean visible(const char *name) { return g_str_has_prefix(name, "user.
 
 /* A descriptor that the xattr calls accept (an O_PATH one is not); closed by done(). */
 static int begin(HostInode *i, int *pinned) {
-  int fd = S_ISREG(i->base.mode) || S_ISDIR(i->base.mode) ? host_fd_get(i, SLOT_READ) : -EOPNOTSUPP;
+  int fd = !i->hidden && (S_ISREG(i->base.mode) || S_ISDIR(i->base.mode)) ? host_fd_get(i, SLOT_READ)
+                                                                          : -EOPNOTSUPP;
   *pinned = fd >= 0;
   if (fd < 0 || S_ISREG(i->base.mode))
     return fd;
