@@ -210,7 +210,7 @@ static int populate(TesMM *mm, TesVma *v, guint flags) {
     tes_source_populate(mm, v, start, start + MIN(len, most), start);
     return 0;
   }
-  if ((v->flags & TES_VMA_NORESERVE) || len > TES_EAGER_MAX)
+  if ((v->flags & TES_VMA_NORESERVE) || len > tes_eager_max(mm))
     return 0;
   TesChange c;
   tes_change_init(&c);

@@ -75,6 +75,7 @@ goffset tes_memfile_reserve(TesMemFile *mf, gsize len, gsize align, gsize phase)
   gulong off = n->key + n->val - len;
   off -= (off - phase) & (align - 1);
   free_carve(mf, n, (goffset)off, len);
+  mf->low = MIN(mf->low, off);
   return (goffset)off;
 }
 
@@ -88,6 +89,8 @@ void tes_memfile_commit(TesMemFile *mf, goffset off, gsize len, TesMemClass cls)
   for (gsize i = 0; i < len >> TES_PAGE_SHIFT; i++)
     __atomic_store_n(&r[i], v, __ATOMIC_RELAXED);
   __atomic_fetch_add(&mf->usage[cls], len, __ATOMIC_RELAXED);
+  if (G_UNLIKELY(tes_memfile_accounts(mf)))
+    tes_memfile_charge(mf, off, len);
 }
 
 guint64 tes_memfile_resident(TesMemFile *mf) {
@@ -232,6 +235,8 @@ static void drop(TesMemFile *mf, goffset off, gsize len, gboolean past,
     gboolean gone = i < n && drop_one(&r[i], past, freed);
     if (gone)
       continue;
+    if (i > from && G_UNLIKELY(tes_memfile_accounts(mf)))
+      tes_memfile_uncharge(mf, off + (goffset)(from << TES_PAGE_SHIFT), (i - from) << TES_PAGE_SHIFT);
     if (i > from)
       fn(mf, &(TesRun){off + (goffset)(from << TES_PAGE_SHIFT), (i - from) << TES_PAGE_SHIFT}, data);
     from = i + 1;
@@ -378,6 +383,7 @@ TesMemFile *tes_memfile_new(guint64 limit, GError **error) {
     return NULL;
   }
   mf->limit = limit ? limit : host_memory();
+  mf->low = mf->size;
   mf->dead = g_array_new(FALSE, FALSE, sizeof(TesRun));
   tes_mutex_init(&mf->lock, &memfile_class);
   /* Offset 0 stays unused, so that a zero offset in a dump is always a mistake. */
@@ -391,6 +397,7 @@ void tes_memfile_free(TesMemFile *mf) {
     tes_tree_remove(&mf->free_tree, n);
     g_free(n);
   }
+  tes_memfile_account_free(mf);
   munmap(mf->base, mf->size);
   munmap(mf->refs, mf->size / TES_PAGE_SIZE * sizeof *mf->refs);
   close(mf->fd);

@@ -23,6 +23,11 @@ struct _TesMemFile {
   TesTree free_tree;              /* Extent; val: length */
   GArray *dead;                   /* TesRun: unreferenced, past the epoch, not punched yet */
   gsize dead_bytes;
+  gulong low; /* lowest offset ever taken */
+  /* Accounting by cgroup (account.c); NULL: off. Set once. */
+  guint16 *owner;   /* of each page; atomic */
+  guint64 *charged; /* bytes of each id; atomic */
+  guint8 *watched;  /* of each id; atomic */
 };
 
 typedef struct {
@@ -48,6 +53,15 @@ int tes_memfile_zero(TesMemFile *, goffset off, gsize len);
 int tes_memfile_copy_page_run(TesMemFile *, goffset dst, const void *src, gsize len);
 /* Bytes the host really holds for the file. */
 guint64 tes_memfile_resident(TesMemFile *);
+
+/* account.c: pages were handed out to the calling task, or given back. Accounting is on. */
+void tes_memfile_charge(TesMemFile *, goffset off, gsize len);
+void tes_memfile_uncharge(TesMemFile *, goffset off, gsize len);
+void tes_memfile_account_free(TesMemFile *);
+gboolean tes_memfile_watches_me(const TesMemFile *); /* the calling task's id */
+static inline gboolean tes_memfile_accounts(const TesMemFile *mf) {
+  return __atomic_load_n(&mf->owner, __ATOMIC_ACQUIRE) != NULL;
+}
 
 static inline gboolean tes_memfile_has(const TesMemFile *mf, const void *p) {
   return (gsize)((const guint8 *)p - mf->base) < mf->size;

@@ -251,6 +251,11 @@ int tes_vma_isolate(TesMM *, gulong start, gulong end);
 gboolean tes_range_mapped(TesMM *, gulong start, gulong end); /* no hole */
 /* A free range in [lo, hi), as high as possible; 0: none. */
 gulong tes_vma_gap(TesMM *, gsize len, gulong lo, gulong hi);
+/* Anonymous memory that is handed out before it is touched. Little where a limit counts what is. */
+static inline gsize tes_eager_max(const TesMM *mm) {
+  return G_UNLIKELY(tes_memfile_accounts(mm->mf)) && tes_memfile_watches_me(mm->mf) ? TES_LEAF_SIZE
+                                                                                    : TES_EAGER_MAX;
+}
 static inline gulong tes_pages_of(gulong start, gulong end) { return (end - start) >> TES_PAGE_SHIFT; }
 static inline gboolean tes_vma_private(const TesVma *v) { return !(v->flags & TES_VMA_SHARED); }
 

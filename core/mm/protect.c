@@ -36,7 +36,7 @@ int tes_protect_vma(TesMM *mm, TesVma *v, TesChange *c, guint prot) {
     tes_change_unmap(c, start, len);
     return 0;
   }
-  gsize most = v->flags & TES_VMA_NORESERVE ? TES_LEAF_SIZE : TES_EAGER_MAX;
+  gsize most = v->flags & TES_VMA_NORESERVE ? TES_LEAF_SIZE : tes_eager_max(mm);
   return protect_runs(mm, v, c, !v->source && old == PROT_NONE && len <= most);
 }
 

@@ -50,7 +50,8 @@ static int check_vma(TesMM *mm, const TesVma *v, const Remap *m) {
 static void fill_tail(TesMM *mm, TesVma *v, gulong start, gulong end) {
   if (start >= end)
     return;
-  if (!v->source && v->prot != PROT_NONE && !(v->flags & TES_VMA_NORESERVE) && end - start <= TES_EAGER_MAX) {
+  if (!v->source && v->prot != PROT_NONE && !(v->flags & TES_VMA_NORESERVE) &&
+      end - start <= tes_eager_max(mm)) {
     TesChange c;
     tes_change_init(&c);
     TES_LOCKED(&mm->pages_lock);

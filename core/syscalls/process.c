@@ -89,7 +89,9 @@ static glong sys_clone3(TesTask *t, const gulong a[6]) {
   gint set_tid[MAX_SET_TID];
   int r = copy_versioned(t, &c, sizeof c, a[0], a[1], CLONE_ARGS_SIZE_VER0);
   if (r == 0)
-    r = check_clone3(&c);
+    r = c.flags & CLONE_INTO_CGROUP && (c.cgroup > G_MAXINT || a[1] < CLONE_ARGS_SIZE_VER2)
+            ? -EINVAL
+            : check_clone3(&c);
   if (r < 0)
     return r;
   if (c.set_tid_size && tes_copy_in(t, set_tid, c.set_tid, c.set_tid_size * sizeof set_tid[0]))
@@ -103,6 +105,7 @@ static glong sys_clone3(TesTask *t, const gulong a[6]) {
       .child_tid = c.child_tid,
       .pidfd = c.pidfd,
       .exit_signal = (gint)c.exit_signal,
+      .cgroup = c.flags & CLONE_INTO_CGROUP ? (gint)c.cgroup : -1,
       .set_tid = set_tid,
       .n_set_tid = (guint)c.set_tid_size,
   };
@@ -518,7 +521,7 @@ static const TesSyscall rows[] = {
     {SYS_execveat, "execveat", sys_execveat, TES_PARTIAL, EXEC_NOTE, "asppx"},
     {SYS_pidfd_send_signal, "pidfd_send_signal", sys_pidfd_send_signal, TES_FULL, NULL, "fSpx"},
     {SYS_pidfd_open, "pidfd_open", sys_pidfd_open, TES_FULL, NULL, "dx"},
-    {SYS_clone3, "clone3", sys_clone3, TES_PARTIAL, "as clone; no CLONE_INTO_CGROUP", "pu"},
+    {SYS_clone3, "clone3", sys_clone3, TES_PARTIAL, "as clone", "pu"},
     {SYS_pidfd_getfd, "pidfd_getfd", sys_pidfd_getfd, TES_FULL, NULL, "ffx"},
 };
 

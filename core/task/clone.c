@@ -10,9 +10,6 @@
 #ifndef CLONE_CLEAR_SIGHAND
 #define CLONE_CLEAR_SIGHAND 0x100000000ULL
 #endif
-#ifndef CLONE_INTO_CGROUP
-#define CLONE_INTO_CGROUP 0x200000000ULL
-#endif
 
 /* ---- Flags ---- */
 
@@ -33,8 +30,6 @@ static int check_flags(TesTask *t, const TesCloneArgs *a) {
     return -EINVAL;
   if (f & CLONE_PARENT && TES_PID_NS(t->ns_pid)->init == t->tg)
     return -EINVAL;
-  if (f & CLONE_INTO_CGROUP)
-    return -EINVAL; /* there are no cgroup directories yet */
   if (f & CLONE_SETTLS && a->tls >= t->kernel->platform->max_addr)
     return -EPERM;
   return 0;
@@ -204,6 +199,9 @@ static int link_child(TesTask *t, TesTask *c, const TesCloneArgs *a) {
     c->tg->exit_signal = t->tg->exit_signal;
   }
   t->nproc_exceeded = FALSE;
+  int r = tes_cgroup_link(c, a->flags & CLONE_INTO_CGROUP ? NULL : t);
+  if (r < 0)
+    return r;
   return tes_task_link(c, parent, thread ? NULL : t->tg->pgrp, a->set_tid, a->n_set_tid);
 }
 
@@ -279,7 +277,9 @@ glong tes_task_clone(TesTask *t, const TesCloneArgs *a) {
   if (tes_signal_pending(t))
     return -TES_ERESTARTNOINTR;
   TesTask *c = tes_task_alloc(t->kernel);
-  r = build_child(t, c, a);
+  r = tes_cgroup_fork(t, c, a);
+  if (r == 0)
+    r = build_child(t, c, a);
   if (r == 0)
     r = start_child(t, c, a);
   if (r < 0) {

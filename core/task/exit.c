@@ -452,6 +452,7 @@ static gboolean leave_group(TesTask *t, TesAfter *after) {
   if (tg->exiting)
     t->exit_code = tg->exit_status;
   t->is_dead = TRUE;
+  tes_cgroup_died(t);
   g_atomic_int_set(&t->state, TES_TASK_DEAD);
   g_queue_remove(&tg->threads, t);
   account_dead_thread(tg, t);

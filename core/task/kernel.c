@@ -147,6 +147,9 @@ gboolean tes_kernel_init(TesKernel *k, const TesKernelArgs *a, GError **error) {
   k->strace = a->strace;
   k->strace_fd = a->size > G_STRUCT_OFFSET(TesKernelArgs, strace_fd) ? a->strace_fd : 0;
   k->pid_max = a->pid_max ? a->pid_max : DEFAULT_PID_MAX;
+  k->memory_limit = a->memory_limit;
+  k->pids_limit = a->pids_limit;
+  tes_cgroups_init(k);
   copy_auxv(k, a->extra_auxv);
   tes_protected_init();
   for (guint i = 0; i < TES_SYSCALL_MAX; i++)

@@ -54,6 +54,9 @@ typedef struct {
 #define TES_CLONE_NEW_SERVED \
   (CLONE_NEWNS | CLONE_NEWUTS | CLONE_NEWIPC | CLONE_NEWPID | CLONE_NEWNET | CLONE_NEWCGROUP)
 #define TES_CLONE_NEW_ALL (TES_CLONE_NEW_SERVED | CLONE_NEWUSER | CLONE_NEWTIME)
+#ifndef CLONE_INTO_CGROUP
+#define CLONE_INTO_CGROUP 0x200000000ULL
+#endif
 #ifndef CLONE_NEWTIME
 #define CLONE_NEWTIME 0x80
 #endif
@@ -121,6 +124,17 @@ void tes_cpuid_free(TesKernel *);
 const TesCpuidTable *tes_cpuid_table(TesKernel *); /* NULL: CPUID is fast here */
 /* Serves the trap of a patched CPUID; FALSE: it is something else. */
 gboolean tes_task_cpuid(TesTask *);
+
+/* ---- cgroup.c: nothing without a plugin ---- */
+void tes_cgroups_init(TesKernel *);
+/* The child's cgroup, charged: 0, -EAGAIN, or what CLONE_INTO_CGROUP's directory says. No lock held. */
+int tes_cgroup_fork(TesTask *, TesTask *child, const TesCloneArgs *);
+/* A task that is about to be linked becomes a member: of its parent's cgroup (NULL: of the one it has, else the root). Locked. */
+int tes_cgroup_link(TesTask *, TesTask *parent);
+void tes_cgroup_died(TesTask *);    /* no member any more; locked */
+void tes_cgroup_release(TesTask *); /* not charged any more */
+void tes_cgroup_free(TesTask *);
+TesNs *tes_cgroup_ns_new(TesTask *); /* rooted at the task's cgroup */
 
 /* ---- pidfd.c ---- */
 TesFile *tes_pidfd_new(TesThreadGroup *, guint flags);

@@ -136,7 +136,7 @@ int tes_ns_set_make(TesTask *t, guint64 flags, TesNsSet *out) {
   s.uts = flags & CLONE_NEWUTS ? uts_copy(k, t->ns_uts) : ref_or_null(t->ns_uts);
   s.ipc = ref_or_new(k, t->ns_ipc, CLONE_NEWIPC, flags);
   s.net = ref_or_new(k, t->ns_net, CLONE_NEWNET, flags);
-  s.cgroup = ref_or_new(k, t->ns_cgroup, CLONE_NEWCGROUP, flags);
+  s.cgroup = flags & CLONE_NEWCGROUP ? tes_cgroup_ns_new(t) : ref_or_null(t->ns_cgroup);
   s.time = ref_or_null(t->ns_time);
   *out = s;
   return 0;

@@ -46,6 +46,10 @@ void tes_task_add_work(TesTask *t, void (*fn)(TesTask *, gpointer), gpointer dat
 
 void tes_task_run_work(TesTask *t) {
   g_atomic_int_set(&t->work_pending, 0);
+  if (G_UNLIKELY(t->mem_pressure) && t == current) {
+    t->mem_pressure = FALSE;
+    t->kernel->cgroups->pressure(t);
+  }
   tes_mutex_lock(&t->work_lock);
   GSList *list = g_steal_pointer(&t->work);
   tes_mutex_unlock(&t->work_lock);

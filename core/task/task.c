@@ -53,6 +53,7 @@ TesTask *tes_task_ref(TesTask *t) {
 
 /* May run under the task-set lock: by now everything that takes locks of its own has been given back. */
 static void task_free(TesTask *t) {
+  tes_cgroup_free(t);
   if (t->cred)
     tes_cred_unref(t->cred);
   TesNs *ns[] = {t->ns_user,         t->ns_uts, t->ns_ipc,    t->ns_pid,
@@ -152,8 +153,10 @@ static void link_group(TesTask *t, TesThreadGroup *parent, TesPgrp *pgrp) {
 int tes_task_link(TesTask *t, TesThreadGroup *parent, TesPgrp *pgrp, const gint *set_tid, guint n) {
   TesKernel *k = t->kernel;
   int r = tes_pid_alloc(k, t->ns_pid, t, set_tid, n);
-  if (r < 0)
+  if (r < 0) {
+    tes_cgroup_died(t);
     return r;
+  }
   if (!t->tg->leader)
     link_group(t, parent, pgrp);
   for (guint i = 0; i < t->n_nrs; i++)
@@ -173,6 +176,8 @@ void tes_task_unlink(TesTask *t) {
   if (!t->linked)
     return;
   t->linked = FALSE;
+  tes_cgroup_died(t);
+  tes_cgroup_release(t);
   for (guint i = 0; i < t->n_nrs; i++)
     TES_PID_NS(t->nrs[i].ns)->n_tasks--;
   tes_uid_count(k, t->counted_uid, -1);
@@ -235,7 +240,9 @@ static int link_first(TesTask *t, TesTty *tty) {
   TES_LOCKED(&k->task_set);
   if (!tes_uid_may_add(k, t->cred->uid, RLIM_INFINITY, TRUE))
     return -EAGAIN;
-  int r = tes_task_link(t, NULL, NULL, NULL, 0);
+  int r = tes_cgroup_link(t, NULL);
+  if (r == 0)
+    r = tes_task_link(t, NULL, NULL, NULL, 0);
   if (r < 0)
     return r;
   TesSession *s = tes_session_new(t->tg);

@@ -4,6 +4,7 @@
 
 #include <core/mm/mm.h>
 #include <pthread.h>
+#include <tessera/cgroup.h>
 #include <tessera/tessera.h>
 
 #define TES_NSIG 64
@@ -224,6 +225,11 @@ struct _TesTask {
   gulong default_timer_slack;
   gboolean thp_disable, tsc_sigsegv, cpuid_fault;
   gint cpu_running, cpu_listed; /* core/time/cpuclock.c: atomic; running lock */
+  TesCgroup *cgroup;            /* core/task/cgroup.c; owned, NULL without a plugin */
+  gboolean cgroup_charged, cgroup_counted;
+  gint mem_id;     /* atomic: whom fresh memory is charged to */
+  gsize mem_taken; /* since the last pressure() */
+  gboolean mem_pressure;
 };
 
 struct _TesKernel {
@@ -287,8 +293,10 @@ struct _TesKernel {
   TesSuper *memfd_super; /* atomic; core/syscalls/open.c: the filesystem of memfd_create, made at first use */
   gpointer plugins_inited; /* GPtrArray of TesPlugin with fini */
   guint32 boot_time;
-  gint task_limit;       /* so that the host's limits are never met */
-  GHashTable *uid_tasks; /* uid -> number of tasks (RLIMIT_NPROC); task-set lock */
+  gint task_limit;                  /* so that the host's limits are never met */
+  const TesCgroupOps *cgroups;      /* NULL: no plugin */
+  guint64 memory_limit, pids_limit; /* the operator's; 0: none */
+  GHashTable *uid_tasks;            /* uid -> number of tasks (RLIMIT_NPROC); task-set lock */
 };
 
 extern const TesStateOps tes_state_task;
@@ -302,6 +310,7 @@ typedef struct {
   gulong stack, stack_size; /* clone3: lowest address and size; clone: stack top, size 0 */
   gulong tls, parent_tid, child_tid, pidfd;
   gint exit_signal;
+  gint cgroup;         /* CLONE_INTO_CGROUP: a directory's descriptor */
   const gint *set_tid; /* clone3 set_tid */
   guint n_set_tid;
 } TesCloneArgs;

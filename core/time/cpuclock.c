@@ -86,6 +86,12 @@ static void charge(gpointer task, gpointer data) {
   gboolean in_guest = g_atomic_int_get(&t->in_guest);
   __atomic_add_fetch(in_guest ? &t->utime : &t->stime, 1, __ATOMIC_RELAXED);
   __atomic_add_fetch(in_guest ? &t->tg->utime : &t->tg->stime, 1, __ATOMIC_RELAXED);
+  if (t->kernel->cgroups) {
+    TesCgroup *cg = tes_task_cgroup(t);
+    __atomic_add_fetch(in_guest ? &cg->utime : &cg->stime, 1, __ATOMIC_RELAXED);
+    t->kernel->cgroups->tick(cg, t);
+    t->kernel->cgroups->unref(cg);
+  }
   if (in_guest)
     tick_exec(t);
   tes_itimers_charge(t, in_guest);

@@ -7,7 +7,8 @@ typedef struct {
   const TextOps *ops;
   GMutex lock;   /* guards text; a leaf */
   GString *text; /* NULL before the first read */
-  guint64 seen;  /* atomic */
+  guint64 seen;  /* atomic: the version that was read last */
+  TesCred *opener;
 } TextFile;
 
 static gssize text_read(TesFile *f, TesCtx *ctx, TesIov *iov, goffset *pos, int flags) {
@@ -15,6 +16,8 @@ static gssize text_read(TesFile *f, TesCtx *ctx, TesIov *iov, goffset *pos, int 
   TextFile *t = (TextFile *)f;
   if (*pos == 0 || !t->text) {
     g_autoptr(GString) fresh = g_string_new(NULL);
+    if (t->ops->version)
+      __atomic_store_n(&t->seen, t->ops->version(f->inode), __ATOMIC_RELAXED);
     int r = t->ops->text(f->inode, ctx, fresh);
     if (r < 0)
       return r;
@@ -58,13 +61,18 @@ static gssize text_write(TesFile *f, TesCtx *ctx, TesIov *iov, goffset *pos, int
 
 static guint text_poll(TesFile *f) {
   TextFile *t = (TextFile *)f;
-  return t->ops->poll ? t->ops->poll(f->inode, f) : POLLIN | POLLRDNORM | POLLOUT | POLLWRNORM;
+  guint news = t->ops->version && t->ops->version(f->inode) != __atomic_load_n(&t->seen, __ATOMIC_RELAXED)
+                   ? POLLPRI | POLLERR
+                   : 0;
+  return POLLIN | POLLRDNORM | POLLOUT | POLLWRNORM | news;
 }
 
 static void text_release(TesFile *f) {
   TextFile *t = (TextFile *)f;
   if (t->text)
     g_string_free(t->text, TRUE);
+  if (t->opener)
+    tes_cred_unref(t->opener);
   g_mutex_clear(&t->lock);
   g_free(t);
 }
@@ -85,9 +93,12 @@ TesFile *text_file_new(TesKernel *k, guint flags, const TextOps *ops) {
   return &t->file;
 }
 
-guint64 text_seen(TesFile *f) { return __atomic_load_n(&((TextFile *)f)->seen, __ATOMIC_RELAXED); }
-void text_set_seen(TesFile *f, guint64 v) { __atomic_store_n(&((TextFile *)f)->seen, v, __ATOMIC_RELAXED); }
-void text_share_queue(TesFile *f, TesQueue *q) { f->queue = q; }
+void text_set_opener(TesFile *f, TesCred *c) { ((TextFile *)f)->opener = tes_cred_ref(c); }
+TesCred *text_opener(TesFile *f) { return ((TextFile *)f)->opener; }
+void text_watch(TesFile *f, TesQueue *q, guint64 seen) {
+  f->queue = q;
+  ((TextFile *)f)->seen = seen;
+}
 
 /* ---- Directories ---- */
 

@@ -11,17 +11,17 @@ typedef struct {
   int (*text)(TesInode *, TesCtx *, GString *out);
   /* NULL: writing is -EINVAL. Text of less than a page, NUL-terminated, without the last newline. 0 or -errno. */
   int (*write)(TesInode *, TesCtx *, TesFile *, char *text);
-  /* NULL: always readable and writable. */
-  guint (*poll)(TesInode *, TesFile *);
+  /* Changes are told by poll(2) as POLLPRI | POLLERR: which version of the contents is current. NULL: they are not. */
+  guint64 (*version)(TesInode *);
 } TextOps;
 
-/* A description; `ops` must live as long. `seen` of a poll operation: text_seen(). */
+/* A description; `ops` must live as long. */
 TesFile *text_file_new(TesKernel *, guint flags, const TextOps *ops);
-/* A number of the file's own, for poll operations: which version of the contents was read last. */
-guint64 text_seen(TesFile *);
-void text_set_seen(TesFile *, guint64);
-/* Where changes are told: `queue` replaces the file's own. It must live as long as the inode. */
-void text_share_queue(TesFile *, TesQueue *);
+/* Whose credentials opened it (a reference is taken), for rules that ask for the opener's rather than the writer's. */
+void text_set_opener(TesFile *, TesCred *);
+TesCred *text_opener(TesFile *);
+/* Changes after version `seen` are told; `queue` replaces the file's own and lives as long as the inode. */
+void text_watch(TesFile *, TesQueue *queue, guint64 seen);
 
 /* As tes_file_init() for a directory whose readdir is `ops`'. */
 TesFile *text_dir_new(TesKernel *, guint flags, const TesFileOps *ops);

@@ -42,6 +42,12 @@ static int text_version(Node *n, TesCtx *ctx, GString *s) {
   return 0;
 }
 
+static int text_cgroups(Node *n, TesCtx *ctx, GString *s) {
+  (void)n;
+  tes_cgroup_describe(ctx->kernel, s);
+  return 0;
+}
+
 static int text_cmdline(Node *n, TesCtx *ctx, GString *s) {
   (void)n, (void)ctx;
   g_string_append(s, "BOOT_IMAGE=tessera\n");
@@ -215,6 +221,7 @@ static const Entry root_entries[] = {
     {.name = "thread-self", .mode = S_IFLNK | 0777, .text = text_thread_self},
     {.name = "mounts", .mode = S_IFLNK | 0777, .text = text_to_self_mounts},
     {.name = "sys", .mode = S_IFDIR | 0555, .dir = proc_sys_dir},
+    R_FILE("cgroups", text_cgroups),
     R_FILE("cmdline", text_cmdline),
     R_FILE("cpuinfo", text_cpuinfo),
     R_FILE("devices", text_devices),

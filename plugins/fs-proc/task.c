@@ -351,8 +351,7 @@ static int text_setgroups(Node *n, TesCtx *ctx, GString *s) {
 }
 
 static int text_cgroup(Node *n, TesCtx *ctx, GString *s) {
-  (void)n, (void)ctx;
-  g_string_append(s, "0::/\n");
+  tes_task_cgroup_line(n->task, ctx, s);
   return 0;
 }
 

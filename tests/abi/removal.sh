@@ -49,7 +49,7 @@ expect_refusal() { # plugin word
     result $? "/removal/$1" "$status: $got" "125: one line with $2"
 }
 
-echo 1..13
+echo 1..14
 expect '' none -
 expect timerfd timerfd ENOSYS
 expect epoll epoll ENOSYS
@@ -58,8 +58,9 @@ expect fs-tmpfs tmpfs ENODEV
 expect fs-proc proc ENODEV
 expect fs-dev dev ENODEV
 expect fs-sys sysfs ENODEV
+expect fs-cgroup cgroup2 ENODEV
 expect platform-ptrace none -
 expect platform-systrap none -
 expect_refusal 'platform-*' platform
-expect_refusal vfs2 vfs
+expect_refusal 'vfs[12]' vfs
 expect_refusal fs-host 'filesystem'

@@ -169,6 +169,7 @@ static void test_sizes(void) {
   PIN(TesVfsOps, 328);
   PIN(TesSockOps, 96);
   PIN(TesSocketFamilyOps, 40);
+  PIN(TesCgroupOps, 96);
 #undef PIN
 }
 
@@ -178,7 +179,7 @@ static void print_sizes(void) {
   SHOW(TesPlugin), SHOW(TesFeature), SHOW(TesMapOp), SHOW(TesTrap), SHOW(TesPlatformOps), SHOW(TesAspaceOps),
       SHOW(TesExecOps), SHOW(TesSyscall), SHOW(TesAttr), SHOW(TesMapPiece), SHOW(TesWaiter), SHOW(TesFileOps),
       SHOW(TesInodeOps), SHOW(TesSuperOps), SHOW(TesFsTypeOps), SHOW(TesVfsOps), SHOW(TesSockOps),
-      SHOW(TesSocketFamilyOps);
+      SHOW(TesSocketFamilyOps), SHOW(TesCgroupOps);
 #undef SHOW
 }
 

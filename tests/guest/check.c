@@ -14,6 +14,7 @@ unsigned long check_seed, check_seconds;
 const char *check_fs = "tmpfs";
 
 void check_tmp_cleanup(void);
+void (*check_at_end)(void);
 
 static volatile int failed;
 static unsigned long limit_override;
@@ -44,6 +45,8 @@ void check_fail(const char *file, int line, const char *fmt, ...) {
 
 /* _exit: buffers of the parent must not be written twice. */
 static void finish(int status) {
+  if (check_at_end)
+    check_at_end();
   check_tmp_cleanup();
   _exit(status);
 }

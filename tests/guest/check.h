@@ -121,6 +121,9 @@ void check_wait_ok(const char *file, int line, pid_t pid);
 /* The wait status of a child, EINTR retried. */
 int check_wait(pid_t pid);
 
+/* What a case wants done at its end, passed or failed, also in its forked children; a killed one does not get there. */
+extern void (*check_at_end)(void);
+
 /* Files: a private directory, made at the first call and removed at the end of the case. */
 const char *tmp_dir(void);
 /* DIR/NAME in a static ring of 16 buffers. */

@@ -49,8 +49,10 @@ typedef struct {
   guint pid_max;             /* 0: 32768 */
   TesCpuidMode cpuid;
   int strace_fd; /* where the text trace goes, with times (O_APPEND; borrowed); 0: standard error, without */
-  guint dcache_max;    /* V9: names kept that nobody uses, and the host descriptors behind them; 0: as each thinks fit */
+  guint
+      dcache_max; /* V9: names kept that nobody uses, and the host descriptors behind them; 0: as each thinks fit */
   gboolean trace_path; /* V3: a line to stderr for each lookup in a directory */
+  guint64 pids_limit;  /* processes and threads in the root cgroup; 0: no limit of its own */
 } TesKernelArgs;
 
 /* What tes_kernel_init() opens for `want` (NULL: the best), for those who want to know it beforehand: the first preferred

@@ -25,6 +25,7 @@ TES_BEGIN_DECLS
  *   "tty"            TesTtyFeatureOps      tty.h
  *   "ctx-keys"       TesCtxKeyTable        ctx.h
  *   "state"          TesStateOps           state.h
+ *   "cgroup"         TesCgroupOps          cgroup.h
  * (kind, name) is unique in a registry. */
 struct _TesFeature {
   const char *kind, *name;

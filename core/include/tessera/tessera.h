@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Everything a plugin may use. */
 #pragma once
+#include <tessera/cgroup.h>
 #include <tessera/cred.h>
 #include <tessera/ctx.h>
 #include <tessera/file.h>
