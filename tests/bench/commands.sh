@@ -27,6 +27,8 @@ timed() {
 ls_200() { local i; for ((i = 0; i < 200; i++)); do /bin/ls /usr || return; done; }
 python_import() { python3 -c 'import json,re,os'; }
 tar_files() { rm -f many.tar; tar cf many.tar many && tar tf many.tar; }
+tar_host() { tar cf - -C "$BENCH_DATA" many | cat; }
+find_host() { find "$BENCH_DATA/many" -newer /etc/passwd -name '*7'; }
 gcc_compile() { gcc -O2 -c big.c -o big.o; }
 sqlite_inserts() {
     rm -f bench.db
@@ -49,6 +51,8 @@ for row; do
             for ((i = 0; i < 3000; i++)); do echo "file number $i" >many/f$i; done
             timed $row tar_files
             ;;
+        tar-20000) tar_host >/dev/null; timed $row tar_host ;;
+        find-20000) find_host >/dev/null; timed $row find_host ;;
         gcc-compile)
             awk 'BEGIN { for (i = 0; i < 300; i++) printf "unsigned f%d(unsigned x)\n{\n    for (int i = 0; i < %d; i++) {\n        x ^= x << 13;\n        x ^= x >> %d;\n    }\n    return x * %du;\n}\n", i, i % 7 + 1, i % 13 + 3, i * 2 + 1 }' >big.c
             gcc_compile; timed $row gcc_compile

@@ -5,9 +5,8 @@
  *
  * `exit-now` beside this program is what the fork-exec row executes. It writes only in /tmp.
  */
-#include "measure.h"
+#include "guest-bench.h"
 
-#include <errno.h>
 #include <cpuid.h>
 #include <fcntl.h>
 #include <limits.h>
@@ -23,12 +22,6 @@
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
-
-#define DIE(what) \
-  do {            \
-    perror(what); \
-    exit(1);      \
-  } while (0)
 
 static char exit_now[PATH_MAX];
 
@@ -159,38 +152,6 @@ static void do_mmap(void) {
   munmap(p, 65536);
 }
 
-static void do_open(void) {
-  int fd = open("/tmp/bench-file", O_RDONLY);
-  if (fd < 0)
-    DIE("open");
-  close(fd);
-}
-
-static void do_stat(void) {
-  struct stat st;
-  if (stat("/tmp/a/b/c/d/e", &st))
-    DIE("stat");
-}
-
-static void do_stat_missing(void) {
-  struct stat st;
-  if (!stat("/tmp/a/b/c/d/missing", &st))
-    abort();
-}
-
-static void do_stat_host(void) {
-  struct stat st;
-  if (stat("/usr/share/doc", &st))
-    DIE("stat");
-}
-
-static int file_fd;
-static void do_read(void) {
-  static char buf[4096];
-  if (pread(file_fd, buf, sizeof buf, 0) != sizeof buf)
-    DIE("read");
-}
-
 static void *nothing(void *p) { return p; }
 static void do_thread(void) {
   pthread_t t;
@@ -216,28 +177,6 @@ static void row_faults(const char *name) {
     munmap(p, 4 << 20);
   }
   measure_print(name, values, 60);
-}
-
-/* 256 MiB written to a file in /tmp and read back, 64 KiB at a time. */
-static void row_file(const char *name) {
-  static char buf[65536];
-  double values[3];
-  memset(buf, 'x', sizeof buf);
-  for (int i = 0; i < 3; i++) {
-    int fd = open("/tmp/bench-big", O_RDWR | O_CREAT | O_TRUNC, 0600);
-    double begin = measure_now();
-    for (int k = 0; k < 4096; k++)
-      if (write(fd, buf, sizeof buf) != sizeof buf)
-        DIE("write");
-    lseek(fd, 0, SEEK_SET);
-    for (int k = 0; k < 4096; k++)
-      if (read(fd, buf, sizeof buf) != sizeof buf)
-        DIE("read");
-    values[i] = measure_now() - begin;
-    close(fd);
-    unlink("/tmp/bench-big");
-  }
-  measure_print(name, values, 3);
 }
 
 static int ping[2], pong[2];
@@ -364,11 +303,7 @@ static void row_futex(const char *name) {
   waitpid(pid, NULL, 0);
 }
 
-static const struct {
-  const char *name;
-  void (*once)(void);
-  void (*row)(const char *name);
-} rows[] = {
+static const BenchRow rows[] = {
     {"syscall", do_syscall, NULL},
     {"null", do_null, NULL},
     {"null-shared", NULL, row_null_shared},
@@ -387,40 +322,33 @@ static const struct {
     {"pipe", NULL, row_pipe},
     {"server", NULL, row_server},
     {"futex", NULL, row_futex},
-    {"open-close", do_open, NULL},
-    {"stat", do_stat, NULL},
-    {"stat-missing", do_stat_missing, NULL},
-    {"stat-host", do_stat_host, NULL},
-    {"read-4k", do_read, NULL},
-    {"file-256m", NULL, row_file},
+    {NULL, NULL, NULL},
 };
 
 static void prepare(const char *self) {
-  static const char zero[4096];
   const char *slash = strrchr(self, '/');
   snprintf(exit_now, sizeof exit_now, "%.*sexit-now", slash ? (int)(slash - self) + 1 : 0, self);
-  static const char *const dirs[] = {"/tmp/a", "/tmp/a/b", "/tmp/a/b/c", "/tmp/a/b/c/d", "/tmp/a/b/c/d/e"};
-  for (size_t i = 0; i < sizeof dirs / sizeof *dirs; i++)
-    mkdir(dirs[i], 0755);
-  file_fd = open("/tmp/bench-file", O_RDWR | O_CREAT, 0600);
-  if (file_fd < 0 || pwrite(file_fd, zero, sizeof zero, 0) != sizeof zero)
-    DIE("/tmp/bench-file");
   signal(SIGUSR1, on_signal);
+}
+
+/* The rows that are wanted: all, or those named. */
+static void run_rows(const BenchRow *r, int argc, char **argv) {
+  for (; r->name; r++) {
+    int wanted = argc == 1;
+    for (int k = 1; k < argc; k++)
+      wanted |= !strcmp(argv[k], r->name);
+    if (wanted && r->row)
+      r->row(r->name);
+    else if (wanted)
+      measure(r->name, r->once);
+  }
 }
 
 int main(int argc, char **argv) {
   prepare(argv[0]);
-  for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
-    int wanted = argc == 1;
-    for (int k = 1; k < argc; k++)
-      wanted |= !strcmp(argv[k], rows[i].name);
-    if (!wanted)
-      continue;
-    if (rows[i].row)
-      rows[i].row(rows[i].name);
-    else
-      measure(rows[i].name, rows[i].once);
-  }
-  unlink("/tmp/bench-file");
+  run_rows(rows, argc, argv);
+  file_rows_begin();
+  run_rows(file_rows, argc, argv);
+  file_rows_end();
   return 0;
 }
