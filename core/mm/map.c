@@ -95,6 +95,12 @@ static gboolean on_noexec(TesFile *f) {
   return f->path && (f->path->vfs->ops->mount_flags(f->path) & MS_NOEXEC);
 }
 
+/* memfd_create(2): no later mprotect(2) makes such a mapping writable. */
+static gboolean sealed_against_writing(TesFile *f, TesCtx *ctx) {
+  int seals = TES_HAS(f->ops, seals) ? f->ops->seals(f, ctx, TES_SEALS_GET, 0) : 0;
+  return seals > 0 && (seals & (F_SEAL_WRITE | F_SEAL_FUTURE_WRITE));
+}
+
 static int plan_file(TesMM *mm, const TesMmapArgs *a, Plan *p) {
   TesFile *f = a->file;
   gboolean shared = p->vflags & TES_VMA_SHARED;
@@ -110,6 +116,8 @@ static int plan_file(TesMM *mm, const TesMmapArgs *a, Plan *p) {
     p->may &= ~(guint)PROT_EXEC;
   }
   if (shared && !tes_file_writable(f))
+    p->may &= ~(guint)PROT_WRITE;
+  if (shared && sealed_against_writing(f, tes_mm_ctx(mm, a->task)))
     p->may &= ~(guint)PROT_WRITE;
   return f->ops->map(f, tes_mm_ctx(mm, a->task), p->prot, shared, &p->source);
 }

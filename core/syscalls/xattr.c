@@ -10,6 +10,7 @@
 #define NAME_MAX_ 255
 #define SIZE_MAX_ 65536
 #define LIST_MAX_ 65536
+#define FILE_CAPS "security.capability"
 
 /* How a call names its file. */
 typedef enum { BY_PATH, BY_LINK, BY_FD } How;
@@ -36,29 +37,37 @@ static int copy_name(TesTask *t, char *name, gulong uname) {
   return n < 0 ? (int)n : 0;
 }
 
-/* Each namespace has its own rule (xattr(7)). */
+/* Each namespace has its own rule (xattr(7)). An unknown one is as the contents, until the filesystem refuses it. */
 static int may_access(TesTask *t, TesInode *i, const char *name, gboolean write) {
+  TesCtx *ctx = tes_task_ctx(t);
   if (write && (i->flags & (TES_INODE_IMMUTABLE | TES_INODE_APPEND_ONLY)))
     return -EPERM;
   if (g_str_has_prefix(name, "security.")) {
-    if (!write)
-      return 0;
-    return tes_task_capable(t, g_str_equal(name, "security.capability") ? CAP_SETFCAP : CAP_SYS_ADMIN)
-               ? 0
-               : -EPERM;
+    int cap = g_str_equal(name, FILE_CAPS) ? CAP_SETFCAP : CAP_SYS_ADMIN;
+    return !write || tes_task_capable(t, cap) ? 0 : -EPERM;
   }
   if (g_str_has_prefix(name, "system."))
-    return write && !tes_inode_owner_or_capable(i, tes_task_ctx(t)) ? -EPERM : 0;
+    return 0; /* access lists: the filesystem asks tes_inode_may_set_acl() */
   if (g_str_has_prefix(name, "trusted."))
     return tes_task_capable(t, CAP_SYS_ADMIN) ? 0 : write ? -EPERM : -ENODATA;
   if (g_str_has_prefix(name, "user.")) {
     if (!S_ISREG(i->mode) && !S_ISDIR(i->mode))
       return write ? -EPERM : -ENODATA;
-    if (write && S_ISDIR(i->mode) && (i->mode & S_ISVTX) && !tes_inode_owner_or_capable(i, tes_task_ctx(t)))
+    if (write && S_ISDIR(i->mode) && (i->mode & S_ISVTX) && !tes_inode_owner_or_capable(i, ctx))
       return -EPERM;
-    return tes_inode_permission(i, tes_task_ctx(t), write ? W_OK : R_OK);
   }
-  return -EOPNOTSUPP;
+  return tes_inode_permission(i, ctx, write ? W_OK : R_OK);
+}
+
+/* capabilities(7): the forms a file's capabilities may have, <linux/capability.h>. */
+static gboolean valid_caps(const void *value, gsize size) {
+  guint32 magic;
+  if (size < sizeof magic)
+    return FALSE;
+  memcpy(&magic, value, sizeof magic);
+  magic = GUINT32_FROM_LE(magic) & VFS_CAP_REVISION_MASK;
+  return (magic == VFS_CAP_REVISION_2 && size == XATTR_CAPS_SZ_2) ||
+         (magic == VFS_CAP_REVISION_3 && size == XATTR_CAPS_SZ_3);
 }
 
 static int may_change(TesTask *t, TesPath *p, const char *name) {
@@ -80,6 +89,8 @@ static glong do_set(TesTask *t, How how, const gulong a[6]) {
     return -EFAULT;
   g_autoptr(TesPath) p = NULL;
   r = target(t, how, a[0], &p);
+  if (r == 0 && a[3] && g_str_equal(name, FILE_CAPS) && !valid_caps(value, a[3]))
+    r = -EINVAL;
   if (r == 0)
     r = may_change(t, p, name);
   if (r < 0)

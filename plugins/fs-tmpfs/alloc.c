@@ -63,7 +63,7 @@ static int preallocate(Node *n, goffset off, goffset len) {
     if (!c)
       return -ENOSPC;
     next = MIN(chunk_end(c), end);
-    if (chunk_use(n, c, p, (gsize)(next - p)) < (gsize)(next - p))
+    if (chunk_use(n, c, p, (gsize)(next - p), TRUE) < (gsize)(next - p))
       return -ENOSPC;
   }
   return 0;
@@ -78,13 +78,13 @@ int file_fallocate(TesFile *f, TesCtx *ctx, int mode, goffset off, goffset len) 
   gboolean hole = mode == (FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE);
   if (!hole && (mode & ~FALLOC_FL_KEEP_SIZE))
     return -EOPNOTSUPP;
-  gboolean grows = !hole && off + len > d->size && !(mode & FALLOC_FL_KEEP_SIZE);
-  if (grows && (d->seals & F_SEAL_GROW))
+  gboolean beyond = !hole && off + len > d->size;
+  if (beyond && (d->seals & F_SEAL_GROW))
     return -EPERM;
   int r = hole ? punch(n, off, len) : preallocate(n, off, len);
   if (r < 0)
     return r;
-  if (grows)
+  if (beyond && !(mode & FALLOC_FL_KEEP_SIZE))
     data_set_size(n, off + len);
   node_modified(n);
   return 0;
@@ -93,7 +93,7 @@ int file_fallocate(TesFile *f, TesCtx *ctx, int mode, goffset off, goffset len) 
 /* ---- Holes ---- */
 
 static goffset seek_in_chunk(const Chunk *c, goffset off, goffset end, gboolean data) {
-  while (off < end && (chunk_count(c, off, 1) != 0) != data)
+  while (off < end && chunk_is_data(c, off) != data)
     off = (off & (goffset)TES_PAGE_MASK) + (goffset)TES_PAGE_SIZE;
   return off;
 }

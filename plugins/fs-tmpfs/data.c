@@ -45,6 +45,13 @@ static gboolean page_used(const Chunk *c, guint i) {
 static void page_set_used(Chunk *c, guint i) {
   __atomic_store_n(&c->used[i / 64], c->used[i / 64] | 1ULL << i % 64, __ATOMIC_RELAXED);
 }
+static gboolean page_blank(const Chunk *c, guint i) { return c->used[c->words + i / 64] >> i % 64 & 1; }
+static void page_set_blank(Chunk *c, guint i, gboolean blank) {
+  if (page_blank(c, i) == blank)
+    return;
+  c->used[c->words + i / 64] ^= 1ULL << i % 64;
+  c->n_blank += blank ? 1 : -1u;
+}
 static guint page_of(const Chunk *c, goffset off) { return (guint)((off - c->start) / TES_PAGE_SIZE); }
 
 Chunk *chunk_find(Node *n, goffset off) {
@@ -79,8 +86,9 @@ Chunk *chunk_make(Node *n, goffset off) {
     n->data.first.at = at;
     return &n->data.first;
   }
-  gsize words = (size / TES_PAGE_SIZE + 63) / 64;
-  c = g_malloc0(sizeof *c + words * sizeof c->used[0]);
+  guint words = (guint)((size / TES_PAGE_SIZE + 63) / 64);
+  c = g_malloc0(sizeof *c + 2 * words * sizeof c->used[0]);
+  c->words = words;
   c->start = chunk_start(off);
   c->at = at;
   if (!n->data.chunks)
@@ -96,10 +104,17 @@ guint64 chunk_count(const Chunk *c, goffset off, gsize len) {
   return used;
 }
 
-/* Marks the pages of [off, off+len), inside one chunk, as used: the bytes there was room for, from the beginning. */
-gsize chunk_use(Node *n, Chunk *c, goffset off, gsize len) {
+gboolean chunk_is_data(const Chunk *c, goffset off) {
+  return page_used(c, page_of(c, off)) && !page_blank(c, page_of(c, off));
+}
+
+/* Marks the pages of [off, off+len), inside one chunk, as used: the bytes there was room for, from the beginning. `blank`: fresh ones
+ * hold nothing yet; otherwise none is blank afterwards. */
+gsize chunk_use(Node *n, Chunk *c, goffset off, gsize len, gboolean blank) {
   guint first = page_of(c, off), last = page_of(c, off + (goffset)len - 1);
   guint64 fresh = last - first + 1 - chunk_count(c, off, len);
+  for (guint i = first; !blank && c->n_blank && i <= last; i++)
+    page_set_blank(c, i, FALSE);
   if (!fresh)
     return len;
   guint64 got = pages_take(tmpfs_of(n), fresh, FALSE);
@@ -111,6 +126,7 @@ gsize chunk_use(Node *n, Chunk *c, goffset off, gsize len) {
       return (gsize)MAX(c->start + (goffset)i * (goffset)TES_PAGE_SIZE - off, 0);
     got--;
     page_set_used(c, i);
+    page_set_blank(c, i, blank);
   }
   return len;
 }
@@ -122,7 +138,8 @@ static void chunk_drop(Node *n, Chunk *c) {
   n->data.recent = NULL;
   if (c == &n->data.first) {
     c->at = -1;
-    c->used[0] = 0;
+    c->used[0] = c->used[1] = 0;
+    c->n_blank = 0;
   } else {
     g_tree_remove(n->data.chunks, &c->start);
   }
@@ -136,6 +153,7 @@ void chunk_punch(Node *n, Chunk *c, goffset off, gsize len) {
     guint i = page_of(c, p);
     freed += page_used(c, i);
     __atomic_store_n(&c->used[i / 64], c->used[i / 64] & ~(1ULL << i % 64), __ATOMIC_RELAXED);
+    page_set_blank(c, i, FALSE);
   }
   if (freed)
     give_pages(n, freed);
@@ -167,7 +185,7 @@ static int node_piece(TesMapSource *s, goffset off, gsize max, gboolean write, T
   if (!c)
     return -ENOMEM;
   gsize len = MIN(MIN(max, (gsize)(chunk_end(c) - off)), (gsize)(end - off));
-  len = TES_PAGE_DOWN(chunk_use(n, c, off, len));
+  len = TES_PAGE_DOWN(chunk_use(n, c, off, len, FALSE));
   if (!len)
     return -ENOSPC;
   goffset at = c->at + (off - c->start);
@@ -195,6 +213,7 @@ static int file_map(TesFile *f, TesCtx *ctx, guint prot, gboolean shared, TesMap
 void data_init(Node *n) {
   tes_mutex_init(&n->data.lock, &data_class);
   n->data.first.at = -1;
+  n->data.first.words = 1;
   tes_map_source_init(&n->data.source, &source_ops);
   n->data.seals = F_SEAL_SEAL;
 }
@@ -277,7 +296,7 @@ static gssize file_read(TesFile *f, TesCtx *ctx, TesIov *iov, goffset *pos, int 
 /* The same where there was something before, without data.lock; NULL: ask room_for(). */
 static void *room_again(const Node *n, goffset pos, gsize len) {
   const Chunk *c = n->data.recent;
-  if (!c || pos < c->start || pos + (goffset)len > chunk_end(c))
+  if (!c || c->n_blank || pos < c->start || pos + (goffset)len > chunk_end(c))
     return NULL;
   for (guint i = page_of(c, pos), last = page_of(c, pos + (goffset)len - 1); i <= last; i++)
     if (!page_used(c, i))
@@ -293,7 +312,7 @@ static void *room_for(Node *n, goffset pos, gsize *len, gboolean *fresh) {
   if (!c)
     return NULL;
   *fresh = !page_used(c, page_of(c, pos + (goffset)*len - 1));
-  *len = chunk_use(n, c, pos, *len);
+  *len = chunk_use(n, c, pos, *len, FALSE);
   n->data.recent = c;
   return *len ? chunk_ptr(n, c, pos) : NULL;
 }
@@ -325,7 +344,7 @@ static gssize fill(Node *n, TesIov *iov, void *to, gsize len, gboolean fresh) {
 /* How far a write at pos may go: bytes, or -errno. */
 static gssize write_limit(const Node *n, goffset pos, gsize len) {
   if (!(n->data.seals & F_SEAL_GROW))
-    return pos >= TMPFS_MAX_SIZE ? -EFBIG : (gssize)MIN(len, (gsize)(TMPFS_MAX_SIZE - pos));
+    return (gssize)len;
   return pos >= n->data.size ? -EPERM : (gssize)MIN(len, (gsize)(n->data.size - pos));
 }
 
@@ -355,11 +374,13 @@ static gssize file_write(TesFile *f, TesCtx *ctx, TesIov *iov, goffset *pos, int
     return -EPERM;
   if (flags & TES_RW_APPEND)
     *pos = n->data.size;
+  if (*pos > TMPFS_MAX_SIZE - (goffset)iov->left)
+    return -EINVAL; /* as a position that cannot be told */
   while (iov->left && (r = write_piece(n, iov, *pos)) > 0) {
     total += r;
     *pos += r;
   }
-  if (total || !r)
+  if (total)
     node_modified(n);
   return total ? total : r;
 }

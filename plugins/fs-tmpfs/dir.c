@@ -132,21 +132,25 @@ static void drop_link(Node *n) {
 }
 
 /* The first name of an O_TMPFILE file has been paid for. */
-static gboolean take_link(Node *n) {
+static int take_link(Node *n) {
   TES_LOCKED(&n->lock);
+  if (!n->nlink && !n->linkable)
+    return -ENOENT; /* removed for good */
   if (n->nlink && !space_take(tmpfs_of(n), NAME_SPACE))
-    return FALSE;
+    return -ENOSPC;
   n->nlink++;
+  n->linkable = FALSE;
   node_now(n, &n->ctime);
-  return TRUE;
+  return 0;
 }
 
 int tmpfs_link(TesInode *i, TesCtx *ctx, const char *name, TesInode *target) {
   (void)ctx;
   Node *t = node_of(target);
-  if (!take_link(t))
-    return -ENOSPC;
-  int err = dir_add(node_of(i), name, t);
+  int err = take_link(t);
+  if (err < 0)
+    return err;
+  err = dir_add(node_of(i), name, t);
   if (err < 0)
     drop_link(t);
   return err;

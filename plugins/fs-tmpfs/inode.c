@@ -154,6 +154,7 @@ static int tmpfs_tmpfile(TesInode *dir, TesCtx *ctx, guint32 mode, TesInode **ou
   if (!n)
     return err;
   n->nlink = 0;
+  n->linkable = TRUE;
   *out = &n->inode;
   return 0;
 }

@@ -20,9 +20,12 @@
 #define POS_END 0x7fffffffL /* a directory that has been read to its end */
 
 typedef struct {
-  goffset start;  /* in the file */
-  goffset at;     /* in the memory file; < 0: absent (the first chunk only) */
-  guint64 used[]; /* pages that were written: for st_blocks, size= and SEEK_DATA */
+  goffset start; /* in the file */
+  goffset at;    /* in the memory file; < 0: absent (the first chunk only) */
+  guint n_blank; /* bits set in the second half */
+  guint words;   /* of 64 pages */
+  /* Pages that count, for st_blocks and size=; then those of them that fallocate(2) made and nobody wrote, for SEEK_DATA. */
+  guint64 used[];
 } Chunk;
 
 typedef struct {
@@ -58,10 +61,10 @@ typedef struct {
 } Dir;
 
 typedef struct {
-  TesMutex lock;       /* "tmpfs data", inside the mm's mapping lock: chunks, size, pages */
-  GTree *chunks;       /* start -> Chunk, all but the first; NULL: none */
-  Chunk first;         /* the first page */
-  guint64 first_used;  /* first.used[0] */
+  TesMutex lock; /* "tmpfs data", inside the mm's mapping lock: chunks, size, pages */
+  GTree *chunks; /* start -> Chunk, all but the first; NULL: none */
+  Chunk first;   /* the first page */
+  guint64 first_used[2];
   const Chunk *recent; /* node lock: the chunk used last, which stays until pages go. NULL: none */
   goffset size;        /* written with both locks held, read with either */
   guint64 n_pages;
@@ -73,6 +76,7 @@ struct _Node {
   TesInode inode;
   TesMutex lock; /* INODE: metadata, names; held around reads and writes, so that truncate waits */
   guint32 nlink, fsflags /* FS_*_FL */;
+  gboolean linkable; /* O_TMPFILE: it may get a first name */
   struct timespec atime, mtime, ctime, btime;
   Extra *extra;     /* attributes; NULL: none */
   guint acl_charge; /* bytes that its access lists count for */
@@ -126,7 +130,8 @@ void data_set_size(Node *, goffset size);
 Chunk *chunk_find(Node *, goffset off); /* data lock held, as for the next ones */
 Chunk *chunk_next(Node *, goffset off); /* the first one that begins at or behind off */
 Chunk *chunk_make(Node *, goffset off);
-gsize chunk_use(Node *, Chunk *, goffset off, gsize len);
+gsize chunk_use(Node *, Chunk *, goffset off, gsize len, gboolean blank);
+gboolean chunk_is_data(const Chunk *, goffset off);
 void chunk_punch(Node *, Chunk *, goffset off, gsize len); /* drops it if nothing is left */
 guint64 chunk_count(const Chunk *, goffset off, gsize len);
 gsize chunk_size(goffset off);

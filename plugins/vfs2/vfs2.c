@@ -40,7 +40,8 @@ static int op_getattr(TesVfs *vfs, TesCtx *ctx, const TesAt *at, TesAttr *out) {
 
 static gulong op_mount_flags(TesPath *p) {
   Mount *m = v2_path(p)->mnt;
-  return v2_mount_flags(m) | (m->super->read_only ? MS_RDONLY : 0);
+  gulong f = v2_mount_flags(m) | (m->super->read_only ? MS_RDONLY : 0);
+  return f & (MS_NOATIME | MS_RELATIME) ? f : f | MS_STRICTATIME;
 }
 static gboolean op_is_mount_root(TesPath *p) { return v2_path(p)->d == v2_path(p)->mnt->root; }
 static guint op_mount_id(TesPath *p) { return v2_path(p)->mnt->id; }
