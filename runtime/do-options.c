@@ -103,6 +103,12 @@ static gboolean set_cpus(gpointer o, char **a, GError **e) {
   return TRUE;
 }
 
+static gboolean set_pids(gpointer o, char **a, GError **e) {
+  if (!g_ascii_string_to_unsigned(a[0], 10, 1, 4 << 20, &((DoOptions *)o)->pids, NULL))
+    return bad_value(e, "pids", a[0], "a number from 1");
+  return TRUE;
+}
+
 static gboolean set_cpuid(gpointer o, char **a, GError **e) {
   static const char *const modes[] = {
       [TES_CPUID_AUTO] = "auto", [TES_CPUID_HOST] = "host", [TES_CPUID_TABLE] = "table"};
@@ -196,6 +202,7 @@ const Flag do_flags[] = {
     {"cpus", 1, set_cpus},
     {"cpuid", 1, set_cpuid},
     {"memory", 1, set_memory},
+    {"pids", 1, set_pids},
     {"dcache", 1, set_dcache},
     {"trace", 1, set_trace},
     {"hostname", 1, set_hostname},

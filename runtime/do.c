@@ -153,6 +153,7 @@ static TesKernel *make_kernel(TesRegistry *r, const DoOptions *o, int strace_fd,
                      .cpuid = o->cpuid,
                      .hostname = o->hostname,
                      .memory_limit = o->memory,
+                     .pids_limit = o->pids,
                      .extra_auxv = o->auxv->len ? (const guint64 *)(gpointer)o->auxv->data : NULL};
   TesKernel *k = tes_kernel_new(r);
   if (tes_kernel_init(k, &a, error) && build_mounts(k, o, error))
@@ -267,6 +268,7 @@ const Verb verb_do = {
     "    --dcache=N            names of files that are kept cached though nobody uses them, and host "
     "descriptors behind them\n"
     "    --memory=SIZE         bound of guest memory, with suffix K, M, G or T; default: what the host has\n"
+    "    --pids=N              bound of processes and threads in the sandbox\n"
     "    --hostname=NAME       default: the host's\n"
     "    --auxv=TYPE=VALUE     an extra auxiliary vector entry\n"
     "    --plugin-path=DIR     where plugins are; may be repeated; default: the build tree's or the "

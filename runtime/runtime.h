@@ -52,7 +52,7 @@ typedef struct {
   char *strace_to; /* file, or NULL: standard error */
   guint32 uid, gid;
   guint cpus;
-  guint64 memory;
+  guint64 memory, pids;
   GArray *auxv; /* guint64 pairs */
 } DoOptions;
 

@@ -2,9 +2,7 @@
 /* Whose memory is it? Accounting of the memory file by cgroup (tessera/cgroup.h). Each page keeps the id of the cgroup whose task
  * took it, until it is free again; the bytes of each id are added up. That bounds from above what a cgroup really uses,
  * because a page that was handed out exists only when it has been touched; sampling asks the host for those. */
-#include <core/mm/memfile.h>
-#include <core/task/task.h>
-#include <sys/mman.h>
+#include <core/mm/private.h>
 
 #define PRESSURE_STEP (1UL << 20)
 #define REFS_PER_PAGE (TES_PAGE_SIZE / sizeof(guint32))
@@ -21,6 +19,7 @@ void tes_memfile_account(TesMemFile *mf) {
     return; /* then every page is nobody's */
   madvise(p, owner_bytes(mf), MADV_DONTDUMP);
   mf->charged = g_new0(guint64, TES_MEM_IDS);
+  mf->taken = g_new0(guint64, TES_MEM_IDS);
   mf->watched = g_new0(guint8, TES_MEM_IDS);
   g_atomic_pointer_set(&mf->owner, p);
 }
@@ -29,6 +28,7 @@ void tes_memfile_account_free(TesMemFile *mf) {
   if (mf->owner)
     munmap(mf->owner, owner_bytes(mf));
   g_free(mf->charged);
+  g_free(mf->taken);
   g_free(mf->watched);
 }
 
@@ -56,9 +56,10 @@ void tes_memfile_charge(TesMemFile *mf, goffset off, gsize len) {
   if (!id)
     return;
   __atomic_fetch_add(&mf->charged[id], len, __ATOMIC_RELAXED);
-  if (!__atomic_load_n(&mf->watched[id], __ATOMIC_RELAXED) || (t->mem_taken += len) < PRESSURE_STEP)
+  if (!__atomic_load_n(&mf->watched[id], __ATOMIC_RELAXED) ||
+      __atomic_add_fetch(&mf->taken[id], len, __ATOMIC_RELAXED) < PRESSURE_STEP)
     return;
-  t->mem_taken = 0;
+  __atomic_store_n(&mf->taken[id], 0, __ATOMIC_RELAXED);
   t->mem_pressure = TRUE; /* seen on the way back to the guest */
   g_atomic_int_set(&t->work_pending, 1);
 }
@@ -121,4 +122,42 @@ void tes_memfile_sample(TesMemFile *mf, const guint8 *ids, guint64 bytes[TES_MEM
   }
   for (guint i = 0; i < TES_MEM_CLASSES; i++)
     bytes[i] = sum[i];
+}
+
+/* ---- Moving ---- */
+
+static void recharge_page(TesMemFile *mf, gsize page, guint16 id) {
+  guint16 old = __atomic_exchange_n(&mf->owner[page], id, __ATOMIC_RELAXED);
+  if (old)
+    __atomic_fetch_sub(&mf->charged[old], TES_PAGE_SIZE, __ATOMIC_RELAXED);
+  if (id)
+    __atomic_fetch_add(&mf->charged[id], TES_PAGE_SIZE, __ATOMIC_RELAXED);
+}
+
+static void recharge_leaf(TesMemFile *mf, const TesLeaf *l, guint16 id) {
+  guint8 vec[TES_LEAF_PAGES];
+  for (guint i = 0; i < TES_LEAF_PAGES;) {
+    guint from = i;
+    guint8 *first = tes_pte_page(l->e[i]);
+    while (i < TES_LEAF_PAGES && (l->e[i] & TES_PTE_OWNED) && (l->e[i] & TES_PTE_MEM) &&
+           tes_pte_page(l->e[i]) == first + (i - from) * TES_PAGE_SIZE)
+      i++;
+    if (i == from) {
+      i++;
+      continue;
+    }
+    if (!present(first, i - from, vec))
+      continue;
+    for (guint k = from; k < i; k++)
+      if (!(vec[k - from] & 1))
+        recharge_page(mf, (gsize)tes_memfile_offset(mf, tes_pte_page(l->e[k])) >> TES_PAGE_SHIFT, id);
+  }
+}
+
+void tes_mm_recharge(TesMM *mm, guint id) {
+  if (!tes_memfile_accounts(mm->mf))
+    return;
+  TES_LOCKED(&mm->pages_lock);
+  for (const TesLeaf *l = mm->leaves; l; l = l->next)
+    recharge_leaf(mm->mf, l, (guint16)id);
 }

@@ -27,6 +27,7 @@ struct _TesMemFile {
   /* Accounting by cgroup (account.c); NULL: off. Set once. */
   guint16 *owner;   /* of each page; atomic */
   guint64 *charged; /* bytes of each id; atomic */
+  guint64 *taken;   /* by each id since somebody was told; atomic */
   guint8 *watched;  /* of each id; atomic */
 };
 

@@ -24,6 +24,8 @@ TesAspace *tes_mm_aspace(TesMM *);
 /* Users: tasks that run in it. When the last goes all mappings are dropped at once even if references (from /proc) remain. */
 void tes_mm_attach(TesMM *);
 void tes_mm_detach(TesMM *);
+/* Charges the private pages that were handed out but never touched to another id (account.c). */
+void tes_mm_recharge(TesMM *, guint id);
 /* Bytes resident now, or the most that tes_mm_stat() has seen if that is more: cheap and near enough for ru_maxrss. */
 guint64 tes_mm_final_rss(TesMM *);
 guint64 tes_mm_id(TesMM *); /* unique, for private futex keys */

@@ -5,6 +5,7 @@
  * TesTask.cgroup is written and read under the task-set lock (before the task is linked: by its maker). A task is charged from before it is linked until its number goes (zombies count), and counted as a member while it
  * is alive. */
 #include <core/task/life.h>
+#include <linux/capability.h>
 #include <sched.h>
 #include <tessera/cgroup.h>
 
@@ -106,6 +107,15 @@ void tes_cgroup_free(TesTask *t) {
 
 /* ---- Moving ---- */
 
+/* Memory that it was given but has not touched goes along; the rest stays charged where it was taken. */
+static void move_memory(TesTask *t, TesCgroup *to) {
+  TesMM *mm = t->kernel->cgroups ? tes_task_mm_ref(t) : NULL;
+  if (!mm)
+    return;
+  tes_mm_recharge(mm, to->mem_id);
+  tes_mm_unref(mm);
+}
+
 static int move_one(TesTask *t, TesCgroup *to) {
   const TesCgroupOps *ops = t->kernel->cgroups;
   if (t->cgroup == to)
@@ -122,12 +132,18 @@ static int move_one(TesTask *t, TesCgroup *to) {
 
 int tes_task_cgroup_move(TesTask *t, TesCgroup *to) {
   TesThreadGroup *tg = t->tg;
-  TES_LOCKED(&t->kernel->task_set);
-  int r = tg->threads.head ? 0 : -ESRCH;
+  tes_mutex_lock(&t->kernel->task_set);
+  TesTask *any = tg->threads.head ? tes_task_ref(tg->threads.head->data) : NULL;
+  int r = any ? 0 : -ESRCH;
   for (GList *l = tg->threads.head; l && r == 0; l = l->next)
     r = move_one(l->data, to);
   if (r == 0 && tg->leader && tg->leader->is_dead)
     r = move_one(tg->leader, to);
+  tes_mutex_unlock(&t->kernel->task_set);
+  if (r == 0)
+    move_memory(any, to);
+  if (any)
+    tes_task_unref(any);
   return r;
 }
 
@@ -175,4 +191,13 @@ void tes_cgroup_describe(TesKernel *k, GString *s) {
 
 guint64 tes_kernel_memory_limit(TesKernel *k) { return k->memory_limit; }
 guint64 tes_kernel_pids_limit(TesKernel *k) { return k->pids_limit; }
-gint tes_task_oom_score_adj(TesTask *t) { return t->tg->oom_score_adj; }
+gint tes_task_oom_score_adj(TesTask *t) { return g_atomic_int_get(&t->tg->oom_score_adj); }
+
+int tes_task_set_oom_score_adj(TesTask *t, TesCtx *who, gint adj) {
+  if (adj < -1000 || adj > 1000)
+    return -EINVAL;
+  if (adj < tes_task_oom_score_adj(t) && !tes_ctx_capable(who, CAP_SYS_RESOURCE))
+    return -EACCES;
+  g_atomic_int_set(&t->tg->oom_score_adj, adj);
+  return 0;
+}

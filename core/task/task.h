@@ -160,7 +160,8 @@ struct _TesTask {
   TesFsInfo *fsinfo;
   TesCred *cred;
   TesMountNs *mount_ns;
-  guint64 futex_root; /* 0: its shared futexes are the kernel's; else those of the created process it descends from (X8) */
+  guint64
+      futex_root; /* 0: its shared futexes are the kernel's; else those of the created process it descends from (X8) */
   TesNs *ns_user, *ns_uts, *ns_ipc, *ns_pid /* of itself */, *ns_pid_children, *ns_net, *ns_cgroup, *ns_time;
 
   /* waking and work: tes_task_block */
@@ -227,9 +228,8 @@ struct _TesTask {
   gint cpu_running, cpu_listed; /* core/time/cpuclock.c: atomic; running lock */
   TesCgroup *cgroup;            /* core/task/cgroup.c; owned, NULL without a plugin */
   gboolean cgroup_charged, cgroup_counted;
-  gint mem_id;     /* atomic: whom fresh memory is charged to */
-  gsize mem_taken; /* since the last pressure() */
-  gboolean mem_pressure;
+  gint mem_id;           /* atomic: whom fresh memory is charged to */
+  gboolean mem_pressure; /* pressure() is to be called */
 };
 
 struct _TesKernel {

@@ -15,7 +15,7 @@ typedef struct _CgFile CgFile;
 enum { CTL_CPU = 1, CTL_MEMORY = 2, CTL_PIDS = 4, CTL_ALL = 7 };
 #define CG_MAX G_MAXUINT64 /* "max" */
 #define CG_N_FILES 48      /* attributes for so many files in each */
-#define CG_TOTAL_MAX 60000 /* ids of memory are 16 bits */
+#define CG_TOTAL_MAX 16384 /* each takes a kilobyte and an id of 16 bits for its memory */
 #define CG_DEPTH_MAX 250   /* the tree is walked recursively */
 
 typedef struct {
@@ -66,7 +66,8 @@ struct _Cg {
   GArray *dead_ids;           /* guint: removed descendants whose memory is still there */
   TesTime next_sample, last_kill;
   guint64 seen_charged; /* at the last sample */
-  guint64 victim;       /* a group that is being killed: its leader's pid, 0 none */
+  guint64
+      victim; /* atomic: the process that is being killed, by number; 0: none; G_MAXUINT64: being chosen */
 
   /* cpu */
   guint64 weight, quota /* us, CG_MAX: none */, period, burst, idle;

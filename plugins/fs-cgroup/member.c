@@ -28,12 +28,17 @@ static gboolean is_held(TesTask *t, gboolean tell) {
   return held;
 }
 
+/* Once for each thread: what is added while it waits finds it waiting (and would nest without end). */
+static __thread gboolean holding;
+
 static void hold(TesTask *t, gpointer data) {
   (void)data;
-  if (tes_task_current() != t || !is_held(t, TRUE))
+  if (tes_task_current() != t || holding || !is_held(t, TRUE))
     return;
+  holding = TRUE;
   while (tes_task_block_killable(t, TES_TIME_INFINITE) == 0 && is_held(t, FALSE))
     ;
+  holding = FALSE;
   tes_task_wake(t); /* what it waited for before may have come meanwhile: have it look again */
 }
 

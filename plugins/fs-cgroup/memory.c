@@ -7,8 +7,12 @@
 
 #define SAMPLE_REST 20 /* sampling may take one part in so many of the time */
 #define SAMPLE_MIN (10 * 1000 * 1000LL)
+#define FASTEST 2 /* bytes in a nanosecond that memory can be filled with */
 #define SAMPLE_STEP (1UL << 20)
 #define KILL_WAIT (2 * TES_NSEC) /* for a victim to go before another is chosen */
+#define WAIT_STEP (5 * 1000 * 1000LL)
+#define LOOKS 100
+#define CHOOSING G_MAXUINT64
 enum { EV_LOW, EV_HIGH, EV_MAX, EV_OOM, EV_OOM_KILL, EV_GROUP_KILL };
 
 void memory_reset(Cg *c) {
@@ -120,15 +124,32 @@ static TesTask *choose_victim(Cg *c, guint64 used) {
   return worst ? tes_task_ref(worst) : NULL;
 }
 
-static gboolean victim_lives(Cg *c, TesTime now) {
+/* TRUE while a victim of this cgroup is being chosen, or has not given back its memory yet. */
+static gboolean victim_lives(Cg *c) {
   guint64 pid = get(&c->victim);
-  if (!pid || now - c->last_kill > KILL_WAIT)
+  TesTime now = tes_time_monotonic(c->tree->kernel);
+  if (!pid || now - __atomic_load_n(&c->last_kill, __ATOMIC_RELAXED) > KILL_WAIT)
     return FALSE;
+  if (pid == CHOOSING)
+    return TRUE;
   g_autoptr(TesTask) t = tes_task_find(c->tree->kernel, NULL, (gint)pid, TRUE);
   TesMM *mm = t ? tes_task_mm_ref(t) : NULL;
   if (mm)
     tes_mm_unref(mm);
   return mm != NULL;
+}
+
+/* One of those who find that memory is short chooses; the others wait for the outcome. */
+static gboolean claim(Cg *c) {
+  guint64 seen = get(&c->victim);
+  if (victim_lives(c))
+    return FALSE;
+  TES_LOCKED(&c->tree->lock);
+  if (get(&c->victim) != seen)
+    return FALSE;
+  __atomic_store_n(&c->victim, CHOOSING, __ATOMIC_RELAXED);
+  __atomic_store_n(&c->last_kill, tes_time_monotonic(c->tree->kernel), __ATOMIC_RELAXED);
+  return TRUE;
 }
 
 static void kill_victim(Cg *c, TesTask *t, guint64 used) {
@@ -151,27 +172,24 @@ static void kill_victim(Cg *c, TesTask *t, guint64 used) {
   cg_unref(home);
 }
 
-static void out_of_memory(Cg *c, guint64 used, gboolean may_wait) {
-  TesTime now = tes_time_monotonic(c->tree->kernel);
-  tes_mutex_lock(&c->tree->lock);
-  gboolean mine = !(get(&c->victim) == G_MAXUINT64 && now - c->last_kill < KILL_WAIT);
-  tes_mutex_unlock(&c->tree->lock);
-  if (!mine) /* somebody is choosing right now */
-    return;
-  event(c, EV_MAX);
-  if (!victim_lives(c, now)) {
+/* FALSE: nobody could be killed, or nobody may wait. TRUE: a victim is gone; is it enough? */
+static gboolean out_of_memory(Cg *c, guint64 used, gboolean may_wait) {
+  gboolean found = TRUE;
+  if (claim(c)) {
+    event(c, EV_MAX);
     g_autoptr(TesTask) t = choose_victim(c, used);
-    if (!t)
-      return;
-    c->last_kill = now;
-    __atomic_store_n(&c->victim, (guint64)tes_task_pid(t, NULL), __ATOMIC_RELAXED);
-    kill_victim(c, t, used);
+    found = t != NULL;
+    __atomic_store_n(&c->victim, found ? (guint64)tes_task_pid(t, NULL) : 0, __ATOMIC_RELAXED);
+    if (found)
+      kill_victim(c, t, used);
   }
   TesTask *self = tes_task_current();
-  /* Who wants more waits until the victim has given back its memory; the victim itself goes at once. */
-  for (guint i = 0; may_wait && self && i < 200 && victim_lives(c, now); i++)
-    if (tes_task_block_killable(self, tes_time_monotonic(c->tree->kernel) + 5000000) == -EINTR)
-      break;
+  if (!may_wait || !self || !found)
+    return FALSE;
+  while (victim_lives(c))
+    if (tes_task_block_killable(self, tes_time_monotonic(c->tree->kernel) + WAIT_STEP) == -EINTR)
+      return FALSE; /* it is the victim */
+  return TRUE;
 }
 
 /* memory.high: the more it is exceeded, the longer whoever takes more waits. */
@@ -187,32 +205,47 @@ static void slow_down(Cg *c, guint64 used, gboolean may_wait) {
   tes_task_wake(self);
 }
 
-static void look(Cg *c, gboolean may_wait) {
+/* Is it time to count? */
+static gboolean is_due(Cg *c, guint64 charged, guint64 limit, gboolean own) {
+  TesTime now = tes_time_monotonic(c->tree->kernel);
+  TES_LOCKED(&c->tree->lock);
+  guint64 last = get(&c->mem_last), step = last < limit ? MAX((limit - last) / 4, SAMPLE_STEP) : 0;
+  if (now < c->next_sample && !(own && charged >= c->seen_charged + step))
+    return FALSE;
+  c->next_sample = now + SAMPLE_MIN;
+  c->seen_charged = charged;
+  return TRUE;
+}
+
+/* How long until the next count: a small part of the time goes into it, a larger one the nearer the limit is. */
+static TesTime rest(TesTime took, guint64 used, guint64 limit) {
+  TesTime reach = used < limit ? (TesTime)((limit - used) / FASTEST) : 0;
+  return MAX(SAMPLE_MIN, MIN(took * SAMPLE_REST, MAX(reach, took * 3)));
+}
+
+/* Counts; TRUE: too much, but somebody has been killed for it. */
+static gboolean look_once(Cg *c, gboolean may_wait) {
   guint64 by_class[TES_MEM_CLASSES], limit = limit_of(c);
   Ids i;
   collect_ids(c, &i);
-  if (i.charged <= limit)
-    return;
-  TesTime now = tes_time_monotonic(c->tree->kernel);
-  tes_mutex_lock(&c->tree->lock);
-  guint64 last = get(&c->mem_last), step = last < limit ? MAX((limit - last) / 4, SAMPLE_STEP) : SAMPLE_STEP;
-  gboolean due = now >= c->next_sample || (may_wait && i.charged >= c->seen_charged + step);
-  if (due) {
-    c->next_sample = now + SAMPLE_MIN;
-    c->seen_charged = i.charged;
-  }
-  tes_mutex_unlock(&c->tree->lock);
-  if (!due)
-    return;
+  if (i.charged <= limit || !is_due(c, i.charged, limit, may_wait))
+    return FALSE;
+  TesTime began = tes_time_monotonic(c->tree->kernel);
   guint64 used = sample(c, &i, by_class);
-  TesTime took = tes_time_monotonic(c->tree->kernel) - now;
+  TesTime took = tes_time_monotonic(c->tree->kernel) - began;
   tes_mutex_lock(&c->tree->lock);
-  c->next_sample = now + MAX(SAMPLE_MIN, took * SAMPLE_REST);
+  c->next_sample = began + rest(took, used, limit);
   tes_mutex_unlock(&c->tree->lock);
   if (used > get(&c->mem_max))
-    out_of_memory(c, used, may_wait);
-  else if (used > get(&c->mem_high))
+    return out_of_memory(c, used, may_wait);
+  if (used > get(&c->mem_high))
     slow_down(c, used, may_wait);
+  return FALSE;
+}
+
+static void look(Cg *c, gboolean may_wait) {
+  for (guint n = 0; n < LOOKS && look_once(c, may_wait); n++)
+    ;
 }
 
 void memory_tick(Cg *c, gboolean may_wait) {

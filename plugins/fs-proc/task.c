@@ -66,6 +66,21 @@ static int write_comm(Node *n, TesCtx *ctx, const char *text, gsize len) {
   return tes_task_set_comm(n->task, name);
 }
 
+static int text_oom_adj(Node *n, TesCtx *ctx, GString *s) {
+  (void)ctx;
+  g_string_append_printf(s, "%d\n", tes_task_oom_score_adj(n->task));
+  return 0;
+}
+
+static int write_oom_adj(Node *n, TesCtx *ctx, const char *text, gsize len) {
+  (void)len;
+  g_autofree char *t = g_strstrip(g_strdup(text));
+  gint64 adj;
+  if (!g_ascii_string_to_signed(t, 10, G_MININT32, G_MAXINT32, &adj, NULL))
+    return -EINVAL;
+  return tes_task_set_oom_score_adj(n->task, ctx, (gint)adj);
+}
+
 /* ---- Memory map ---- */
 
 typedef struct {
@@ -419,7 +434,9 @@ static int threads_list(Node *n, TesCtx *ctx, goffset *pos, TesDirFill fill, gpo
       {.name = "mountinfo", .mode = S_IFREG | 0444, .text = text_mountinfo, .open = open_mounts},           \
       {.name = "mounts", .mode = S_IFREG | 0444, .text = text_mounts, .open = open_mounts},                 \
       {.name = "mountstats", .mode = S_IFREG | 0400, .text = text_mountstats, .open = open_mounts},         \
-      R_FILE("oom_score", text_zero), R_FILE("oom_score_adj", text_zero),                                   \
+      R_FILE("oom_score", text_zero),                                                                       \
+      {.name = "oom_score_adj", .mode = S_IFREG | 0644, .text = text_oom_adj, .write = write_oom_adj},      \
+                                                                                                            \
       {.name = "personality", .mode = S_IFREG | 0400, .text = text_personality, .private_ = TRUE},          \
       {.name = "root",                                                                                      \
        .mode = S_IFLNK | 0777,                                                                              \

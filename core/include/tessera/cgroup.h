@@ -56,15 +56,16 @@ void tes_cgroup_describe(TesKernel *, GString *);
 /* What the operator allows the sandbox as a whole (0: no limit was given). */
 guint64 tes_kernel_memory_limit(TesKernel *);
 guint64 tes_kernel_pids_limit(TesKernel *);
-/* Same position in /proc/PID/oom_score_adj: -1000 (never) to 1000. */
+/* /proc/PID/oom_score_adj: -1000 (never killed) to 1000. Setting: -EINVAL; -EACCES: less than before needs CAP_SYS_RESOURCE. */
 gint tes_task_oom_score_adj(TesTask *);
+int tes_task_set_oom_score_adj(TesTask *, TesCtx *who, gint);
 
 /* ---- Memory ---- */
 
 #define TES_MEM_IDS 65536
 /* From now on pages are marked and counted. */
 void tes_memfile_account(TesMemFile *);
-/* Tasks charged to `id` call pressure() after each MiB they took. */
+/* After each MiB that is charged to `id` the task that took it calls pressure(). */
 void tes_memfile_watch(TesMemFile *, guint id, gboolean on);
 /* Bytes handed out to an id and not given back. */
 guint64 tes_memfile_charged(const TesMemFile *, guint id);
