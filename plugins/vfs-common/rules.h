@@ -3,6 +3,7 @@
  * rename(2), on inodes. Mounts, cached names and locks are the generation's. All return 0 or -errno. */
 #pragma once
 
+#include <sys/mount.h>
 #include <tessera/tessera.h>
 
 /* ---- names.c: the caller holds its lock on the directory ---- */
@@ -36,6 +37,21 @@ typedef struct {
 int rules_rename_names(const RulesRename *);
 /* Permissions, after rules_rename_names(). */
 int rules_may_rename(TesCtx *, const RulesRename *);
+
+/* ---- mountflags.c ---- */
+
+#ifndef MS_NOSYMFOLLOW
+#define MS_NOSYMFOLLOW 256
+#endif
+#define RULES_MOUNT_FLAGS                                                                    \
+  (MS_RDONLY | MS_NOSUID | MS_NODEV | MS_NOEXEC | MS_NOATIME | MS_NODIRATIME | MS_RELATIME | \
+   MS_STRICTATIME | MS_NOSYMFOLLOW)
+/* What a mount keeps of mount(2)'s flags. Times are MS_RELATIME, MS_NOATIME, or neither (strict). */
+gulong rules_mount_flags(gulong ms);
+/* After MS_REMOUNT: one that says nothing about times keeps them. */
+gulong rules_remount_flags(gulong old, gulong ms);
+gulong rules_changed_flags(gulong old, const TesMountAttr *);
+char *rules_mount_options(gulong flags); /* "rw,nosuid,relatime"; g_malloc'ed */
 
 /* ---- open.c ---- */
 

@@ -222,23 +222,19 @@ Dirent *v1_root_of(V1 *v, TesSuper *s) {
 
 /* Below a directory that is asked every time a dirent is normally private to one walk; the way to a mount must be found again. */
 void v1_pin(Dirent *point) {
-  tes_rwlock_write(&point->v->tree);
   for (Dirent *d = point; d->parent; d = d->parent)
     if (d_asks_always(d->parent) && g_atomic_int_add(&d->pins, 1) == 0) {
       d_set(d, D_IN_TREE);
       link_child(d);
     }
-  tes_rwlock_unlock(&point->v->tree);
 }
 
 void v1_unpin(Dirent *point) {
-  tes_rwlock_write(&point->v->tree);
   for (Dirent *d = point; d->parent; d = d->parent)
     if (g_atomic_int_get(&d->pins) && g_atomic_int_dec_and_test(&d->pins)) {
       d_clear(d, D_IN_TREE);
       unlink_child(d);
     }
-  tes_rwlock_unlock(&point->v->tree);
 }
 
 void v1_tree_clear(V1 *v) {

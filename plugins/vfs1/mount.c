@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Mounts and namespaces: trees of filesystems, changed and looked at under one lock. */
+/* Mounts, and trees of them. A tree may be as deep as it has mounts, so nothing here recurses: v1_tree() lists it. */
 #include "vfs1.h"
 
 Mount *v1_mount_new(V1 *v, TesSuper *s, Dirent *root, const char *source, gulong flags) {
@@ -10,9 +10,12 @@ Mount *v1_mount_new(V1 *v, TesSuper *s, Dirent *root, const char *source, gulong
   m->super = s;
   m->root = root;
   m->source = g_strdup(source ? source : "none");
-  m->flags = flags & V1_MOUNT_FLAGS;
+  m->flags = rules_mount_flags(flags);
   m->children = g_hash_table_new(NULL, NULL);
   tes_super_activate(s);
+  tes_rwlock_write(&v->tree);
+  g_hash_table_add(v->all, m);
+  tes_rwlock_unlock(&v->tree);
   return m;
 }
 
@@ -22,6 +25,12 @@ Mount *v1_mount_ref(Mount *m) {
 }
 
 void v1_mount_unref(Mount *m) {
+  if (G_UNLIKELY(g_atomic_int_get(&m->expire_mark)))
+    g_atomic_int_set(&m->expire_mark, 0);
+  v1_mount_unref_unused(m);
+}
+
+void v1_mount_unref_unused(Mount *m) {
   V1 *v = m->v;
   TesSuper *s = m->super;
   if (!g_atomic_int_dec_and_test(&m->refs))
@@ -32,6 +41,9 @@ void v1_mount_unref(Mount *m) {
       g_hash_table_remove(v->anon, s);
     tes_mutex_unlock(&v->mounts);
   }
+  tes_rwlock_write(&v->tree);
+  g_hash_table_remove(v->all, m);
+  tes_rwlock_unlock(&v->tree);
   v1_dirent_unref(m->root);
   tes_super_deactivate(s);
   if (g_atomic_int_get(&s->active) == 0)
@@ -71,39 +83,91 @@ gboolean v1_step_out(V1 *v, Pos *p) {
   return TRUE;
 }
 
-/* ---- Trees; mount lock held ---- */
-
-void v1_mount_attach(Mount *m, TesMountNs *ns, Mount *parent, Dirent *point) {
-  v1_mount_ref(m);
-  m->ns = ns;
-  m->parent = parent;
-  m->point = v1_dirent_ref(point);
-  g_hash_table_insert(parent->children, point, m);
-  v1_pin(point);
-  g_atomic_int_inc(&point->mounted);
-  g_atomic_int_inc(&m->v->moves);
+gboolean v1_is_mountpoint(TesMountNs *ns, Dirent *d) {
+  GHashTableIter it;
+  gpointer key;
+  gboolean found = FALSE;
+  if (!g_atomic_int_get(&d->mounted))
+    return FALSE;
+  tes_rwlock_read(&d->v->tree);
+  g_hash_table_iter_init(&it, d->v->all);
+  while (!found && g_hash_table_iter_next(&it, &key, NULL)) {
+    const Mount *m = key;
+    found = m->point == d && (!ns || m->ns == ns);
+  }
+  tes_rwlock_unlock(&d->v->tree);
+  return found;
 }
 
-void v1_mount_detach(Mount *m, Dead *dead) {
+gboolean v1_super_written(V1 *v, const TesSuper *s) {
+  GHashTableIter it;
+  gpointer key;
+  gboolean found = FALSE;
+  tes_rwlock_read(&v->tree);
+  g_hash_table_iter_init(&it, v->all);
+  while (!found && g_hash_table_iter_next(&it, &key, NULL))
+    found = ((Mount *)key)->super == s && g_atomic_int_get(&((Mount *)key)->writers) > 0;
+  tes_rwlock_unlock(&v->tree);
+  return found;
+}
+
+/* ---- Trees; mount lock held ---- */
+
+GPtrArray *v1_tree(Mount *top) {
+  GPtrArray *all = g_ptr_array_new();
+  g_ptr_array_add(all, top);
+  for (guint i = 0; i < all->len; i++) {
+    GHashTableIter it;
+    gpointer child;
+    g_hash_table_iter_init(&it, ((Mount *)all->pdata[i])->children);
+    while (g_hash_table_iter_next(&it, NULL, &child))
+      g_ptr_array_add(all, child);
+  }
+  return all;
+}
+
+void v1_set_ns(Mount *top, TesMountNs *ns) {
+  g_autoptr(GPtrArray) all = v1_tree(top);
+  tes_rwlock_write(&top->v->tree);
+  for (guint i = 0; i < all->len; i++)
+    ((Mount *)all->pdata[i])->ns = ns;
+  tes_rwlock_unlock(&top->v->tree);
+}
+
+void v1_attach(Mount *m, TesMountNs *ns, Mount *parent, Dirent *point) {
+  tes_rwlock_write(&m->v->tree);
+  m->parent = parent;
+  m->point = v1_dirent_ref(point);
+  v1_pin(point);
+  g_atomic_int_inc(&point->mounted);
+  tes_rwlock_unlock(&m->v->tree);
+  g_hash_table_insert(parent->children, point, m);
+  g_atomic_int_inc(&m->v->moves);
+  v1_set_ns(m, ns);
+}
+
+void v1_detach(Mount *m, Dead *dead) {
   Dirent *point = m->point;
-  m->ns = NULL;
-  if (point) {
+  if (point)
     g_hash_table_remove(m->parent->children, point);
-    m->parent = NULL;
-    m->point = NULL;
+  tes_rwlock_write(&m->v->tree);
+  m->ns = NULL;
+  m->parent = NULL;
+  m->point = NULL;
+  if (point) {
     v1_unpin(point);
     g_atomic_int_add(&point->mounted, -1);
-    g_atomic_int_inc(&m->v->moves);
     dead->dirents = g_slist_prepend(dead->dirents, point);
   }
+  tes_rwlock_unlock(&m->v->tree);
+  g_atomic_int_inc(&m->v->moves);
   dead->mounts = g_slist_prepend(dead->mounts, m);
 }
 
-void v1_mount_detach_tree(Mount *m, Dead *dead) {
-  g_autoptr(GList) children = g_hash_table_get_values(m->children);
-  for (GList *l = children; l; l = l->next)
-    v1_mount_detach_tree(l->data, dead);
-  v1_mount_detach(m, dead);
+void v1_detach_tree(Mount *top, Dead *dead) {
+  g_autoptr(GPtrArray) all = v1_tree(top);
+  while (all->len)
+    v1_detach(g_ptr_array_steal_index(all, all->len - 1), dead);
 }
 
 void v1_release(Dead *dead) {
@@ -111,108 +175,35 @@ void v1_release(Dead *dead) {
   g_slist_free_full(dead->mounts, (GDestroyNotify)v1_mount_unref);
 }
 
-/* Depth of the recursion is bounded by the nesting of mounts (mountop.c). */
-Mount *v1_mount_copy(Mount *m, Dirent *root, gboolean recursive) {
-  Mount *k = v1_mount_new(m->v, tes_super_ref(m->super), v1_dirent_ref(root), m->source,
-                          __atomic_load_n(&m->flags, __ATOMIC_ACQUIRE));
+/* ---- Copies ---- */
+
+static Mount *copy_one(Mount *m, Dirent *root) {
+  Mount *k = v1_mount_new(m->v, tes_super_ref(m->super), v1_dirent_ref(root), m->source, 0);
+  k->flags = __atomic_load_n(&m->flags, __ATOMIC_ACQUIRE);
   k->origin = m->id;
-  GHashTableIter it;
-  gpointer point, child;
-  g_hash_table_iter_init(&it, m->children);
-  while (recursive && g_hash_table_iter_next(&it, &point, &child)) {
-    tes_rwlock_read(&m->v->tree);
-    gboolean inside = v1_is_above(root, point);
-    tes_rwlock_unlock(&m->v->tree);
-    if (!inside)
-      continue;
-    Mount *c = v1_mount_copy(child, ((Mount *)child)->root, TRUE);
-    v1_mount_attach(c, NULL, k, point);
-    v1_mount_unref(c);
-  }
+  k->unbindable = m->unbindable;
   return k;
 }
 
-/* ---- Namespaces ---- */
-
-static TesMountNs *new_ns(V1 *v, TesCtx *ctx) {
-  TesMountNs *ns = g_new0(TesMountNs, 1);
-  ns->refs = 1;
-  ns->v = v;
-  ns->id = tes_unique_id(ctx->kernel);
-  return ns;
+static gboolean is_inside(const Dirent *d, const Dirent *root) {
+  tes_rwlock_read(&root->v->tree);
+  gboolean inside = v1_is_above(root, d);
+  tes_rwlock_unlock(&root->v->tree);
+  return inside;
 }
 
-TesMountNs *v1_ns_new(TesVfs *vfs, TesCtx *ctx, TesSuper *root, const char *source, gulong flags) {
-  V1 *v = v1_of(vfs);
-  TesMountNs *ns = new_ns(v, ctx);
-  ns->root = v1_mount_new(v, root, v1_root_of(v, root), source, flags);
-  ns->root->ns = ns;
-  return ns;
-}
-
-void v1_set_ns(Mount *m, TesMountNs *ns) {
-  GHashTableIter it;
-  gpointer child;
-  m->ns = ns;
-  g_hash_table_iter_init(&it, m->children);
-  while (g_hash_table_iter_next(&it, NULL, &child))
-    v1_set_ns(child, ns);
-}
-
-TesMountNs *v1_ns_copy(TesVfs *vfs, TesCtx *ctx, TesMountNs *old) {
-  V1 *v = v1_of(vfs);
-  TesMountNs *ns = new_ns(v, ctx);
-  TES_LOCKED(&v->mounts);
-  ns->root = v1_mount_copy(old->root, old->root->root, TRUE);
-  v1_set_ns(ns->root, ns);
-  return ns;
-}
-
-TesMountNs *v1_ns_ref(TesMountNs *ns) {
-  g_atomic_int_inc(&ns->refs);
-  return ns;
-}
-
-void v1_ns_unref(TesMountNs *ns) {
-  if (!g_atomic_int_dec_and_test(&ns->refs))
-    return;
-  Dead dead = {NULL, NULL};
-  tes_mutex_lock(&ns->v->mounts);
-  v1_mount_detach_tree(ns->root, &dead);
-  tes_mutex_unlock(&ns->v->mounts);
-  v1_release(&dead);
-  g_free(ns);
-}
-
-TesPath *v1_ns_root(TesMountNs *ns) {
-  V1 *v = ns->v;
-  tes_mutex_lock(&v->mounts);
-  Pos p = {v1_mount_ref(ns->root), v1_dirent_ref(ns->root->root)};
-  tes_mutex_unlock(&v->mounts);
-  v1_cross(v, &p); /* what is mounted over "/" counts */
-  return v1_path_new(v, p.mnt, p.d);
-}
-
-guint64 v1_ns_id(TesMountNs *ns) { return ns->id; }
-
-static Mount *find_copy(Mount *m, guint origin) {
-  if (m->origin == origin)
-    return m;
-  GHashTableIter it;
-  gpointer child;
-  Mount *found = NULL;
-  g_hash_table_iter_init(&it, m->children);
-  while (!found && g_hash_table_iter_next(&it, NULL, &child))
-    found = find_copy(child, origin);
-  return found;
-}
-
-TesPath *v1_ns_path(TesMountNs *ns, TesPath *p) {
-  V1 *v = ns->v;
-  tes_mutex_lock(&v->mounts);
-  Mount *m = find_copy(ns->root, v1_pos(p)->mnt->id);
-  if (m)
-    v1_mount_ref(m);
-  tes_mutex_unlock(&v->mounts);
-  return m ? v1_path_new(v, m, v1_dirent_ref(v1_pos(p)->d)) : v1_path_ref(p);
+Mount *v1_copy_tree(Mount *top, Dirent *root, gboolean recursive, gboolean unbindable_too) {
+  g_autoptr(GHashTable) copies = g_hash_table_new(NULL, NULL); /* Mount -> its copy */
+  g_autoptr(GPtrArray) all = v1_tree(top);
+  Mount *k = copy_one(top, root);
+  g_hash_table_insert(copies, top, k);
+  for (guint i = 1; recursive && i < all->len; i++) {
+    Mount *m = all->pdata[i], *parent = g_hash_table_lookup(copies, m->parent);
+    if (!parent || (m->unbindable && !unbindable_too) || (m->parent == top && !is_inside(m->point, root)))
+      continue;
+    Mount *c = copy_one(m, m->root);
+    g_hash_table_insert(copies, m, c);
+    v1_attach(c, NULL, parent, m->point);
+  }
+  return k;
 }

@@ -1,150 +1,161 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* mount(2), umount2(2), pivot_root(2), and the list for /proc/PID/mountinfo. Who may do it is checked by the system call layer. All
- * mounts are private: what is mounted in one namespace never appears in another. */
+/* mount(2), umount2(2), move_mount(2), pivot_root(2). Who may do it is checked by the system call layer. */
 #include "vfs1.h"
 
-#define MAX_MOUNTS 100000 /* per namespace, as fs.mount-max */
-#define MAX_NESTING 500
+#define MAX_MOUNTS 100000 /* of a namespace, as fs.mount-max */
 
-static guint count_mounts(const Mount *m) {
-  guint n = 1;
-  GHashTableIter it;
-  gpointer child;
-  g_hash_table_iter_init(&it, m->children);
-  while (g_hash_table_iter_next(&it, NULL, &child))
-    n += count_mounts(child);
-  return n;
+gboolean v1_is_ours(TesCtx *ctx, const Mount *m) {
+  TesMountNs *ns = tes_ctx_mount_ns(ctx);
+  return m->ns && !m->ns->detached && (!ns || m->ns == ns);
 }
 
-static guint nesting(const Mount *m) {
-  guint n = 0;
-  for (; m; m = m->parent)
-    n++;
-  return n;
+/* ---- Attaching; mount lock held ---- */
+
+/* What is on top at a place now. */
+static Pos top_of(const Pos *at) {
+  Pos p = *at;
+  Mount *over;
+  while ((over = g_hash_table_lookup(p.mnt->children, p.d)))
+    p = (Pos){over, over->root};
+  return p;
 }
 
-/* Attaches a tree on top of whatever is mounted at the place now; the caller keeps its reference. */
-static int attach_at(V1 *v, const Pos *at, Mount *m) {
-  TES_LOCKED(&v->mounts);
-  TesMountNs *ns = at->mnt->ns;
-  if (!ns)
-    return -EINVAL; /* a detached tree */
-  if (d_flags(at->d) & (D_DELETED | D_DEAD))
-    return -ENOENT;
-  if (S_ISDIR(at->d->inode->mode) != S_ISDIR(m->root->inode->mode))
-    return -ENOTDIR;
-  Mount *parent = at->mnt, *over;
-  Dirent *point = at->d;
-  while ((over = g_hash_table_lookup(parent->children, point))) {
-    parent = over;
-    point = over->root;
+static gboolean has_room(TesMountNs *ns, Mount *more) {
+  g_autoptr(GPtrArray) have = v1_tree(ns->root), come = v1_tree(more);
+  return have->len + come->len <= MAX_MOUNTS;
+}
+
+/* Attaches a new tree on top of whatever is mounted at the place; it goes to `dead` if it cannot. */
+static int attach_new(TesCtx *ctx, const Pos *at, Mount *m, Dead *dead) {
+  Pos top = top_of(at);
+  int r = 0;
+  if (!v1_is_ours(ctx, top.mnt))
+    r = -EINVAL;
+  else if (d_flags(top.d) & (D_DELETED | D_DEAD))
+    r = -ENOENT;
+  else if (S_ISDIR(top.d->inode->mode) != S_ISDIR(m->root->inode->mode))
+    r = -ENOTDIR;
+  else if (!has_room(top.mnt->ns, m))
+    r = -ENOSPC;
+  if (r < 0) {
+    v1_detach_tree(m, dead);
+    return r;
   }
-  if (nesting(parent) >= MAX_NESTING || count_mounts(ns->root) + count_mounts(m) > MAX_MOUNTS)
-    return -ENOSPC;
-  v1_mount_attach(m, ns, parent, point);
-  v1_set_ns(m, ns);
+  v1_attach(m, top.mnt->ns, top.mnt, top.d);
+  v1_ns_changed(m->ns);
   return 0;
 }
 
 int v1_mount(TesVfs *vfs, TesCtx *ctx, const TesAt *at, TesSuper *s, const char *source, gulong flags) {
   V1 *v = v1_of(vfs);
+  Dead dead = {NULL, NULL};
   Walk w;
   int r = v1_walk(&w, vfs, ctx, at, walk_flags(at));
   if (r < 0)
     return r;
   Mount *m = v1_mount_new(v, tes_super_ref(s), v1_root_of(v, s), source, flags);
-  r = attach_at(v, &w.pos, m);
-  v1_mount_unref(m);
+  tes_mutex_lock(&v->mounts);
+  r = attach_new(ctx, &w.pos, m, &dead);
+  tes_mutex_unlock(&v->mounts);
+  v1_release(&dead);
   v1_walk_end(&w);
   if (r >= 0)
     tes_super_unref(s); /* consumed */
   return r;
 }
 
-/* A tree that found no place. */
-static void discard(Mount *m) {
-  Dead dead = {NULL, NULL};
-  tes_mutex_lock(&m->v->mounts);
-  v1_mount_detach_tree(m, &dead);
-  tes_mutex_unlock(&m->v->mounts);
-  v1_release(&dead); /* the top's reference was the caller's */
+/* ---- Copies ---- */
+
+/* From another namespace only what is nobody's (pipes, detached trees). */
+static int may_copy(TesCtx *ctx, const Mount *m) {
+  gboolean free_ = m->anon || (m->ns && m->ns->detached);
+  return m->unbindable || !(free_ || v1_is_ours(ctx, m)) ? -EINVAL : 0;
 }
 
 int v1_bind(TesVfs *vfs, TesCtx *ctx, TesPath *source, const TesAt *target, gulong flags) {
   V1 *v = v1_of(vfs);
   Pos *src = v1_pos(source);
+  Dead dead = {NULL, NULL};
   Walk w;
   int r = v1_walk(&w, vfs, ctx, target, walk_flags(target));
   if (r < 0)
     return r;
-  Mount *m = NULL;
   tes_mutex_lock(&v->mounts);
-  if (!src->mnt->ns && !src->mnt->anon)
-    r = -EINVAL;
-  else if (d_flags(src->d) & D_DEAD)
-    r = -ENOENT;
-  else
-    m = v1_mount_copy(src->mnt, src->d, (flags & MS_REC) != 0);
-  tes_mutex_unlock(&v->mounts);
-  if (m) {
-    r = attach_at(v, &w.pos, m);
-    if (r < 0)
-      discard(m);
-    else
-      v1_mount_unref(m);
-  }
-  v1_walk_end(&w);
-  return r;
-}
-
-int v1_remount(TesVfs *vfs, TesCtx *ctx, const TesAt *at, gulong flags, const char *opts) {
-  Walk w;
-  int r = v1_walk(&w, vfs, ctx, at, walk_flags(at));
-  if (r < 0)
-    return r;
-  TesSuper *s = w.pos.mnt->super;
-  if (w.pos.d != w.pos.mnt->root)
-    r = -EINVAL;
-  else if (!(flags & MS_BIND)) {
-    if (TES_HAS(s->ops, remount))
-      r = s->ops->remount(s, ctx, flags, opts);
-    else if (opts && *opts)
-      r = -EINVAL;
-    else
-      s->read_only = (flags & MS_RDONLY) != 0;
-  }
+  r = may_copy(ctx, src->mnt);
   if (r >= 0)
-    __atomic_store_n(&w.pos.mnt->flags, flags & V1_MOUNT_FLAGS, __ATOMIC_RELEASE);
+    r = attach_new(ctx, &w.pos, v1_copy_tree(src->mnt, src->d, (flags & MS_REC) != 0, FALSE), &dead);
+  tes_mutex_unlock(&v->mounts);
+  v1_release(&dead);
   v1_walk_end(&w);
   return r;
 }
 
-/* Private is what every mount is, and a private one stays so as a slave of nobody; sharing is not served. */
-int v1_propagation(TesVfs *vfs, TesCtx *ctx, const TesAt *at, gulong flags) {
-  Walk w;
-  int r = v1_walk(&w, vfs, ctx, at, walk_flags(at));
-  if (r < 0)
-    return r;
-  if (w.pos.d != w.pos.mnt->root || !(flags & (MS_PRIVATE | MS_SLAVE)))
-    r = -EINVAL;
-  v1_walk_end(&w);
+int v1_clone_tree(TesVfs *vfs, TesCtx *ctx, TesPath *source, gboolean recursive, TesFile **out) {
+  V1 *v = v1_of(vfs);
+  Pos *src = v1_pos(source);
+  tes_mutex_lock(&v->mounts);
+  int r = may_copy(ctx, src->mnt);
+  Mount *m = r < 0 ? NULL : v1_copy_tree(src->mnt, src->d, recursive, FALSE);
+  tes_mutex_unlock(&v->mounts);
+  if (m)
+    *out = v1_detached_file(v, ctx, m);
   return r;
 }
+
+/* ---- Moving ---- */
+
+static int may_move(TesCtx *ctx, const Pos *from, const Pos *top, const Pos *asked) {
+  Mount *m = from->mnt;
+  if (from->d != m->root || !m->ns || !v1_is_ours(ctx, asked->mnt))
+    return -EINVAL;
+  if (m->ns->detached ? m != m->ns->root : (!v1_is_ours(ctx, m) || !m->parent))
+    return -EINVAL;
+  if (S_ISDIR(top->d->inode->mode) != S_ISDIR(m->root->inode->mode))
+    return -EINVAL;
+  for (const Mount *x = top->mnt; x; x = x->parent)
+    if (x == m)
+      return -ELOOP;
+  if (d_flags(top->d) & (D_DELETED | D_DEAD))
+    return -ENOENT;
+  return m->ns->detached && !has_room(top->mnt->ns, m) ? -ENOSPC : 0;
+}
+
+int v1_move_mount(TesVfs *vfs, TesCtx *ctx, TesPath *from, TesPath *to, guint how) {
+  V1 *v = v1_of(vfs);
+  Mount *m = v1_pos(from)->mnt;
+  Dead dead = {NULL, NULL};
+  if (how != TES_MOVE_MOUNT)
+    return -EINVAL; /* there are no peer groups */
+  tes_mutex_lock(&v->mounts);
+  Pos top = top_of(v1_pos(to));
+  int r = may_move(ctx, v1_pos(from), &top, v1_pos(to));
+  if (r >= 0) {
+    TesMountNs *detached = m->ns->detached ? m->ns : NULL;
+    v1_detach(m, &dead);
+    v1_attach(v1_mount_ref(m), top.mnt->ns, top.mnt, top.d);
+    v1_ns_changed(m->ns);
+    if (detached)
+      v1_ns_free(detached);
+  }
+  tes_mutex_unlock(&v->mounts);
+  v1_release(&dead);
+  return r;
+}
+
+/* ---- Unmounting ---- */
 
 /* Mount lock held; the walk holds one reference of its own, the tree another. */
 static int may_umount(const Walk *w, int flags) {
   Mount *m = w->pos.mnt;
-  if (w->pos.d != m->root || !m->ns)
+  if (w->pos.d != m->root || !v1_is_ours(w->ctx, m))
     return -EINVAL;
-  if (m == m->ns->root)
+  if (!m->parent)
     return (flags & MNT_DETACH) ? -EINVAL : -EBUSY;
   if (flags & MNT_DETACH)
     return 0;
   if (g_hash_table_size(m->children) || g_atomic_int_get(&m->refs) > 2)
     return -EBUSY;
-  if ((flags & MNT_EXPIRE) && g_atomic_int_compare_and_exchange(&m->expire_mark, 0, 1))
-    return -EAGAIN;
-  return 0;
+  return (flags & MNT_EXPIRE) && g_atomic_int_compare_and_exchange(&m->expire_mark, 0, 1) ? -EAGAIN : 0;
 }
 
 int v1_umount(TesVfs *vfs, TesCtx *ctx, const TesAt *at, int flags) {
@@ -158,12 +169,46 @@ int v1_umount(TesVfs *vfs, TesCtx *ctx, const TesAt *at, int flags) {
     return r;
   tes_mutex_lock(&v->mounts);
   r = may_umount(&w, flags);
-  if (r >= 0)
-    v1_mount_detach_tree(w.pos.mnt, &dead);
+  if (r >= 0) {
+    v1_ns_changed(w.pos.mnt->ns);
+    v1_detach_tree(w.pos.mnt, &dead);
+  }
   tes_mutex_unlock(&v->mounts);
+  if (r == -EAGAIN) { /* this look is no use that takes the mark back */
+    v1_dirent_unref(w.pos.d);
+    v1_mount_unref_unused(w.pos.mnt);
+    w.pos = (Pos){NULL, NULL};
+  }
   v1_walk_end(&w);
   v1_release(&dead);
   return r;
+}
+
+/* Some mount on the dirent, in whatever tree. */
+static Mount *find_on(V1 *v, const Dirent *d) {
+  GHashTableIter it;
+  gpointer key;
+  Mount *found = NULL;
+  tes_rwlock_read(&v->tree);
+  g_hash_table_iter_init(&it, v->all);
+  while (!found && g_hash_table_iter_next(&it, &key, NULL))
+    found = ((Mount *)key)->point == d ? key : NULL;
+  tes_rwlock_unlock(&v->tree);
+  return found;
+}
+
+void v1_detach_all(V1 *v, Dirent *d) {
+  Dead dead = {NULL, NULL};
+  if (!g_atomic_int_get(&d->mounted))
+    return;
+  tes_mutex_lock(&v->mounts);
+  for (Mount *m; (m = find_on(v, d));) {
+    if (m->ns)
+      v1_ns_changed(m->ns);
+    v1_detach_tree(m, &dead);
+  }
+  tes_mutex_unlock(&v->mounts);
+  v1_release(&dead);
 }
 
 /* ---- pivot_root(2) ---- */
@@ -182,30 +227,36 @@ static gboolean is_below(V1 *v, const Pos *p, const Pos *top) {
   return below;
 }
 
-static int may_pivot(V1 *v, const Pos *new_root, const Pos *put_old, const Pos *root) {
+static int may_pivot(V1 *v, TesCtx *ctx, const Pos *new_root, const Pos *put_old, const Pos *root) {
   Mount *n = new_root->mnt, *o = root->mnt;
-  if (!n->ns || n->ns != o->ns || put_old->mnt->ns != n->ns || new_root->d != n->root || root->d != o->root)
+  if (!v1_is_ours(ctx, n) || !v1_is_ours(ctx, o))
     return -EINVAL;
+  if ((d_flags(new_root->d) | d_flags(put_old->d)) & (D_DELETED | D_DEAD))
+    return -ENOENT;
   if (n == o || put_old->mnt == o)
     return -EBUSY;
-  if (!is_below(v, put_old, new_root) || !is_below(v, new_root, root) || !n->parent)
+  if (root->d != o->root || new_root->d != n->root || put_old->mnt->ns != n->ns || !n->parent)
     return -EINVAL;
-  return S_ISDIR(put_old->d->inode->mode) ? 0 : -ENOTDIR;
+  return is_below(v, put_old, new_root) && is_below(v, new_root, root) ? 0 : -EINVAL;
 }
 
 /* Mount lock held. */
 static void pivot(const Pos *new_root, const Pos *put_old, const Pos *root, Dead *dead) {
-  Mount *n = new_root->mnt, *o = root->mnt, *top = o->parent;
+  Mount *n = new_root->mnt, *o = root->mnt, *above = o->parent;
   TesMountNs *ns = n->ns;
   Dirent *point = o->point; /* both alive until `dead` is released */
-  v1_mount_detach(n, dead);
-  v1_mount_detach(o, dead);
-  if (top)
-    v1_mount_attach(n, ns, top, point);
-  else
-    ns->root = v1_mount_ref(n);
-  n->ns = ns;
-  v1_mount_attach(o, ns, put_old->mnt, put_old->d);
+  v1_detach(n, dead);
+  v1_detach(o, dead);
+  v1_mount_ref(n); /* the trees' references, anew */
+  v1_mount_ref(o);
+  if (above) {
+    v1_attach(n, ns, above, point);
+  } else {
+    ns->root = n;
+    v1_set_ns(n, ns);
+  }
+  v1_attach(o, ns, put_old->mnt, put_old->d);
+  v1_ns_changed(ns);
 }
 
 /* Processes whose root or working directory was the old root move to the new one. */
@@ -247,9 +298,10 @@ int v1_pivot_root(TesVfs *vfs, TesCtx *ctx, const TesAt *new_root, const TesAt *
   }
   g_autoptr(TesPath) root = tes_path_ref(tes_ctx_root(ctx));
   tes_mutex_lock(&v->mounts);
-  r = may_pivot(v, &n.pos, &o.pos, v1_pos(root));
+  Pos put = top_of(&o.pos);
+  r = may_pivot(v, ctx, &n.pos, &put, v1_pos(root));
   if (r >= 0)
-    pivot(&n.pos, &o.pos, v1_pos(root), &dead);
+    pivot(&n.pos, &put, v1_pos(root), &dead);
   tes_mutex_unlock(&v->mounts);
   if (r >= 0)
     move_processes(v, v1_pos(root), &n.pos);
@@ -257,90 +309,4 @@ int v1_pivot_root(TesVfs *vfs, TesCtx *ctx, const TesAt *new_root, const TesAt *
   v1_walk_end(&o);
   v1_walk_end(&n);
   return r;
-}
-
-/* ---- /proc/PID/mountinfo ---- */
-
-static char *options(Mount *m) {
-  static const struct {
-    gulong flag;
-    const char *text;
-  } table[] = {{MS_NOSUID, ",nosuid"},
-               {MS_NODEV, ",nodev"},
-               {MS_NOEXEC, ",noexec"},
-               {MS_NOATIME, ",noatime"},
-               {MS_NODIRATIME, ",nodiratime"}};
-  gulong f = __atomic_load_n(&m->flags, __ATOMIC_ACQUIRE);
-  GString *s = g_string_new(f & MS_RDONLY ? "ro" : "rw");
-  for (guint i = 0; i < G_N_ELEMENTS(table); i++)
-    if (f & table[i].flag)
-      g_string_append(s, table[i].text);
-  if (!(f & (MS_NOATIME | MS_STRICTATIME)))
-    g_string_append(s, ",relatime");
-  return g_string_free(s, FALSE);
-}
-
-static void describe(V1 *v, Mount *m, guint parent, const Pos *root,
-                     void (*fn)(const TesMountInfo *, gpointer), gpointer data) {
-  Pos at = {m, m->root};
-  g_autofree char *point = v1_name_of(v, root, &at, FALSE), *inside = v1_name_of(v, NULL, &at, TRUE);
-  if (g_str_has_prefix(point, "(unreachable)"))
-    return;
-  g_autofree char *opts = options(m);
-  g_autofree char *more = TES_HAS(m->super->ops, show_options) ? m->super->ops->show_options(m->super) : NULL;
-  TesMountInfo info = {.id = m->id,
-                       .parent_id = parent,
-                       .dev = m->super->dev,
-                       .root = inside,
-                       .mount_point = point,
-                       .type = m->super->type,
-                       .source = m->source,
-                       .options = opts,
-                       .super_options = more ? more : "",
-                       .propagation = ""};
-  fn(&info, data);
-}
-
-typedef struct {
-  Mount *mnt; /* counted */
-  guint parent;
-} Listed;
-
-static void collect(Mount *m, GArray *out) {
-  Listed one = {v1_mount_ref(m), m->parent ? m->parent->id : 0};
-  g_array_append_val(out, one);
-  GHashTableIter it;
-  gpointer child;
-  g_hash_table_iter_init(&it, m->children);
-  while (g_hash_table_iter_next(&it, NULL, &child))
-    collect(child, out);
-}
-
-static gint older_first(gconstpointer a, gconstpointer b) {
-  guint x = ((const Listed *)a)->mnt->id, y = ((const Listed *)b)->mnt->id;
-  return x < y ? -1 : x > y;
-}
-
-void v1_mounts(TesVfs *vfs, TesCtx *ctx, TesPath *root, void (*fn)(const TesMountInfo *, gpointer),
-               gpointer data) {
-  V1 *v = v1_of(vfs);
-  TesMountNs *ns = root ? NULL : tes_ctx_mount_ns(ctx);
-  Pos top = {NULL, NULL};
-  g_autoptr(GArray) all = g_array_new(FALSE, FALSE, sizeof(Listed));
-  tes_mutex_lock(&v->mounts);
-  if (root) {
-    top = *v1_pos(root);
-    ns = top.mnt->ns;
-  } else if (ns) {
-    top = (Pos){ns->root, ns->root->root};
-  }
-  if (ns)
-    collect(ns->root, all);
-  tes_mutex_unlock(&v->mounts);
-  g_array_sort(all, older_first);
-  for (guint i = 0; i < all->len; i++) {
-    Listed *l = &g_array_index(all, Listed, i);
-    describe(v, l->mnt, l->parent, &top, fn, data);
-    v1_mount_unref(l->mnt);
-  }
 }

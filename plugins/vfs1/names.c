@@ -2,7 +2,6 @@
 /* Changing names: create, remove, rename; what is allowed is decided in vfs-common. Each runs under the lock of the
  * directory it changes; renames are one at a time and take ancestors first. */
 #include "vfs1.h"
-#include "../vfs-common/rules.h"
 
 /* ---- Create ---- */
 
@@ -67,7 +66,7 @@ static int may_remove(const Walk *w, const Dirent *d, gboolean dir) {
   if (d_flags(w->pos.d) & D_DEAD)
     return -ENOENT;
   int r = rules_may_delete(w->ctx, w->pos.d->inode, d->inode, dir);
-  return r >= 0 && g_atomic_int_get(&d->mounted) ? -EBUSY : r;
+  return r >= 0 && v1_is_mountpoint(tes_ctx_mount_ns(w->ctx), (Dirent *)d) ? -EBUSY : r;
 }
 
 static int remove_dir(Walk *w, Dirent *d) {
@@ -97,13 +96,16 @@ static int remove_dirent(Walk *w, Dirent *d, gboolean dir) {
   return 0;
 }
 
-static int remove_last(Walk *w, gboolean dir) {
+/* *covered: the dirent, referenced, if something is mounted on it in another namespace. */
+static int remove_last(Walk *w, gboolean dir, Dirent **covered) {
   Dirent *d;
   TES_LOCKED(&w->pos.d->lock);
   int r = v1_lookup_locked(w->ctx, w->pos.d, w->last, &d);
   if (r < 0)
     return r;
   r = remove_dirent(w, d, dir);
+  if (r >= 0 && g_atomic_int_get(&d->mounted))
+    *covered = v1_dirent_ref(d);
   v1_dirent_unref(d); /* the end of the file itself is told before that of its name */
   if (r >= 0)
     tes_notify_remove(w->pos.d->inode, w->last, dir);
@@ -112,6 +114,7 @@ static int remove_last(Walk *w, gboolean dir) {
 
 int v1_remove(TesVfs *vfs, TesCtx *ctx, const TesAt *at, gboolean dir) {
   Walk w;
+  Dirent *covered = NULL;
   int r = v1_walk(&w, vfs, ctx, at, W_PARENT);
   if (r < 0)
     return r;
@@ -120,7 +123,11 @@ int v1_remove(TesVfs *vfs, TesCtx *ctx, const TesAt *at, gboolean dir) {
   } else if (v1_read_only(w.pos.mnt)) {
     r = -EROFS;
   } else {
-    r = remove_last(&w, dir);
+    r = remove_last(&w, dir, &covered);
+  }
+  if (covered) {
+    v1_detach_all(w.v, covered);
+    v1_dirent_unref(covered);
   }
   v1_walk_end(&w);
   return r;
@@ -176,7 +183,8 @@ static int find_both(Rename *m) {
   if ((d_flags(odir) | d_flags(ndir)) & (D_DEAD | D_DELETED))
     return -ENOENT;
   r = rules_may_rename(m->from.ctx, &rules);
-  return r >= 0 && (g_atomic_int_get(&s->mounted) || (t && g_atomic_int_get(&t->mounted))) ? -EBUSY : r;
+  TesMountNs *ns = tes_ctx_mount_ns(m->from.ctx);
+  return r >= 0 && (v1_is_mountpoint(ns, s) || (t && v1_is_mountpoint(ns, t))) ? -EBUSY : r;
 }
 
 static int ask_rename(Rename *m) {
@@ -252,6 +260,8 @@ int v1_rename(TesVfs *vfs, TesCtx *ctx, const TesAt *from, const TesAt *to, guin
   r = v1_walk(&m.to, vfs, ctx, to, W_PARENT);
   if (r >= 0) {
     r = rename_walked(&m);
+    if (r >= 0 && m.target && (d_flags(m.target) & D_DELETED))
+      v1_detach_all(m.from.v, m.target); /* in other namespaces */
     if (m.source)
       v1_dirent_unref(m.source);
     if (m.target)

@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* open(2), openat2(2): resolving and creating; the checks are in vfs-common. */
 #include "vfs1.h"
-#include "../vfs-common/rules.h"
 #include <linux/openat2.h>
 
 /* The file takes over the place, unless the filesystem gave it one. */
@@ -11,6 +10,10 @@ static int open_place(V1 *v, TesCtx *ctx, Pos *p, guint flags, gboolean created,
     return r;
   if (!(*out)->path) {
     (*out)->path = v1_path_new(v, p->mnt, p->d);
+    if ((*out)->writer) {
+      ((V1Path *)(*out)->path)->writes = TRUE;
+      g_atomic_int_inc(&p->mnt->writers);
+    }
     *p = (Pos){NULL, NULL};
   }
   rules_tell_open(*out, flags, created);

@@ -4,7 +4,7 @@
 
 TesPath *v1_path_new(V1 *v, Mount *mnt, Dirent *d) {
   V1Path *p = g_new(V1Path, 1);
-  *p = (V1Path){{&v->base, 1, d->inode}, {mnt, d}};
+  *p = (V1Path){{&v->base, 1, d->inode}, {mnt, d}, FALSE};
   return &p->base;
 }
 
@@ -16,6 +16,8 @@ TesPath *v1_path_ref(TesPath *p) {
 void v1_path_unref(TesPath *p) {
   if (!g_atomic_int_dec_and_test(&p->refs))
     return;
+  if (((V1Path *)p)->writes)
+    g_atomic_int_add(&v1_pos(p)->mnt->writers, -1);
   v1_pos_clear(v1_pos(p));
   g_free(p);
 }
@@ -36,7 +38,7 @@ gboolean v1_parent_name(TesPath *p, gboolean (*want)(TesInode *), TesInode **dir
 
 /* ---- Names ---- */
 
-/* The names from p up to `root`, nearest first; FALSE if `root` was not met. Mount and tree lock held: nothing moves. */
+/* The names from p up to `root`, nearest first; FALSE if `root` was not met. Tree lock held: nothing moves. */
 static gboolean collect_names(GPtrArray *names, const Pos *root, Pos p, gboolean in_super) {
   for (;;) {
     if (root && p.mnt == root->mnt && p.d == root->d)
@@ -55,13 +57,11 @@ static gboolean collect_names(GPtrArray *names, const Pos *root, Pos p, gboolean
   }
 }
 
-char *v1_name_of(V1 *v, const Pos *root, const Pos *p, gboolean in_super) {
+char *v1_name_of(const Pos *root, const Pos *p, gboolean in_super) {
   g_autoptr(GPtrArray) names = g_ptr_array_new_with_free_func(g_free);
-  tes_mutex_lock(&v->mounts);
-  tes_rwlock_read(&v->tree);
+  tes_rwlock_read(&p->mnt->v->tree);
   gboolean reached = collect_names(names, root, *p, in_super);
-  tes_rwlock_unlock(&v->tree);
-  tes_mutex_unlock(&v->mounts);
+  tes_rwlock_unlock(&p->mnt->v->tree);
   gboolean anon = (d_flags(p->d) & D_ANON) != 0;
   GString *s = g_string_new(reached || in_super || anon ? "" : "(unreachable)");
   for (guint i = names->len; i-- > 0;)
@@ -74,7 +74,8 @@ char *v1_name_of(V1 *v, const Pos *root, const Pos *p, gboolean in_super) {
 }
 
 char *v1_name(TesVfs *vfs, TesPath *root, TesPath *path) {
-  return v1_name_of(v1_of(vfs), root ? v1_pos(root) : NULL, v1_pos(path), FALSE);
+  (void)vfs;
+  return v1_name_of(root ? v1_pos(root) : NULL, v1_pos(path), FALSE);
 }
 
 /* ---- Disconnected mounts: files without a name in any tree ---- */

@@ -29,6 +29,7 @@ static int op_getattr(TesVfs *vfs, TesCtx *ctx, const TesAt *at, TesAttr *out) {
 }
 
 static gulong op_mount_flags(TesPath *p) { return v1_mount_flags(v1_pos(p)->mnt); }
+static gboolean op_is_mount_root(TesPath *p) { return v1_pos(p)->d == v1_pos(p)->mnt->root; }
 static guint op_mount_id(TesPath *p) { return v1_pos(p)->mnt->id; }
 
 static TesVfs *new_2018(TesKernel *k, GError **error);
@@ -38,6 +39,7 @@ static void op_free(TesVfs *vfs) {
   V1 *v = v1_of(vfs);
   v1_tree_clear(v);
   g_hash_table_unref(v->anon);
+  g_hash_table_unref(v->all);
   tes_mutex_clear(&v->mounts);
   tes_mutex_clear(&v->renames);
   g_free(v);
@@ -67,6 +69,9 @@ static const TesProfile profile_2020 = {
     .rename = v1_rename, .mount_flags = op_mount_flags, .mount_id = op_mount_id, .getattr = op_getattr,    \
     .name = v1_name, .path_ref = v1_path_ref, .path_unref = v1_path_unref, .anon_path = v1_anon_path,      \
     .priority = prio, .ns_path = v1_ns_path, .is_deleted = v1_is_deleted, .parent = v1_parent_name,        \
+    .move = v1_move_mount, .reconfigure = v1_reconfigure, .mount_setattr = v1_setattr,                     \
+    .mount_detached = v1_mount_detached, .clone_tree = v1_clone_tree, .ns_event = v1_ns_event,             \
+    .is_mount_root = op_is_mount_root,                                                                     \
   }
 
 static const TesVfsOps ops_2018 = V1_OPS(2018, 5), ops_2020 = V1_OPS(2020, 10);
@@ -79,6 +84,7 @@ static TesVfs *op_new(TesKernel *k, const TesVfsOps *ops) {
   tes_mutex_init(&v->renames, &renames_class);
   v1_tree_init(v);
   v->anon = g_hash_table_new(NULL, NULL);
+  v->all = g_hash_table_new(NULL, NULL);
   return &v->base;
 }
 

@@ -3,7 +3,8 @@
  * every lock is taken where it is needed.
  *
  *   dirent.c   the tree of dirents and its bounded cache     lookup.c   one name in one directory, asking the filesystem
- *   mount.c    mounts, namespaces                            mountop.c  mount(2) family
+ *   mount.c    mounts and trees of them                      mountop.c  mount(2), umount(2), move, pivot_root(2)
+ *   mountns.c  namespaces, mountinfo                         mountattr.c  remount, mount_setattr(2), detached trees
  *   walk.c     a path, component by component                open.c     open and create-on-open
  *   names.c    create, remove, rename                        path.c     TesPath, names of places
  *
@@ -14,10 +15,10 @@
  *   tree        reader/writer, one for all dirents: parents, names, children, the cache; a moment, nothing is asked meanwhile */
 #pragma once
 
+#include "../vfs-common/rules.h"
 #include "../vfs-common/walk.h"
 #include <stdio.h>
 #include <string.h>
-#include <sys/mount.h>
 #include <tessera/tessera.h>
 
 typedef struct _V1 V1;
@@ -51,29 +52,35 @@ struct _Dirent {
   gint mounted; /* mounts on it; atomic, written under the mount lock */
 };
 
-/* A filesystem at a place. Freed when the last reference goes; membership in a namespace counts one. */
+/* A filesystem at a place. Freed when the last reference goes; membership in a tree counts one. */
 struct _Mount {
   gint refs;
-  guint id, origin; /* origin: id of the mount that ns_copy() copied */
-  gulong flags;     /* MS_*; atomic */
+  guint id, origin; /* origin: id of the mount it was copied from */
+  gulong flags;     /* RULES_MOUNT_FLAGS; atomic */
   V1 *v;
   TesSuper *super; /* owned */
   Dirent *root;    /* owned */
   char *source;
   gboolean anon;    /* disconnected: in V1.anon */
-  gint expire_mark; /* MNT_EXPIRE; atomic */
-  /* Mount lock: */
-  TesMountNs *ns;       /* NULL: in none */
+  gint expire_mark; /* MNT_EXPIRE; atomic, taken back by use */
+  gint writers;     /* files open for writing through it; atomic */
+  /* Written under the mount lock and, but for children and unbindable, the tree lock too; either is enough to look: */
+  TesMountNs *ns;       /* NULL: in no tree */
   Mount *parent;        /* NULL: a tree's top. Not counted: a parent goes after its children */
   Dirent *point;        /* where in the parent; counted */
   GHashTable *children; /* Dirent -> Mount, at most one on each place: the next one goes on top of it */
+  gboolean unbindable;  /* MS_UNBINDABLE */
 };
 
+/* A tree of mounts: a namespace, or (detached) what fsmount(2) and open_tree(2) made and no namespace has yet. */
 struct _TesMountNs {
   gint refs;
   V1 *v;
   guint64 id;
-  Mount *root; /* mount lock */
+  gboolean detached;
+  Mount *root;    /* mount lock */
+  guint64 event;  /* changes so far; atomic */
+  TesQueue queue; /* told about them */
 };
 
 typedef struct {
@@ -84,6 +91,7 @@ typedef struct {
 typedef struct {
   TesPath base;
   Pos pos;
+  gboolean writes; /* of a file open for writing: counted in mnt->writers */
 } V1Path;
 
 #define V1_DCACHE_DEFAULT 16384 /* dirents kept that nobody uses */
@@ -96,6 +104,7 @@ struct _V1 {
   guint cache_max;
   gint moves;        /* renames and changes of mounts so far; atomic */
   GHashTable *roots; /* TesSuper -> Dirent, not counted; tree lock */
+  GHashTable *all;   /* every Mount, not counted; tree lock */
   GHashTable *anon;  /* TesSuper -> Mount, not counted; mount lock */
   gint next_mount_id;
 };
@@ -132,7 +141,7 @@ Dirent *v1_root_of(V1 *, TesSuper *);
 /* A filesystem's last mount went: the cache forgets it. */
 void v1_drop_super(V1 *, TesSuper *);
 gboolean v1_is_above(const Dirent *above, const Dirent *); /* or the same; under `renames` or the tree lock */
-/* Keep and release the names that lead to a mount point; mount lock held. */
+/* Keep and release the names that lead to a mount point; mount lock and tree lock (for writing) held. */
 void v1_pin(Dirent *);
 void v1_unpin(Dirent *);
 
@@ -148,28 +157,37 @@ typedef struct {
 } Dead;
 Mount *v1_mount_new(V1 *, TesSuper * /* full */, Dirent *root /* full */, const char *source, gulong flags);
 Mount *v1_mount_ref(Mount *);
-void v1_mount_unref(Mount *); /* no lock held */
-/* Mount lock held: */
-void v1_mount_attach(Mount *, TesMountNs *, Mount *parent, Dirent *point); /* the tree takes a reference */
-/* One mount, and one with all that is mounted below. What the tree held goes to `dead`, for v1_release() without locks. */
-void v1_mount_detach(Mount *, Dead *);
-void v1_mount_detach_tree(Mount *, Dead *);
-/* Not attached anywhere; one reference. recursive: with what is mounted below `root`. */
-Mount *v1_mount_copy(Mount *, Dirent *root, gboolean recursive);
-void v1_set_ns(Mount *, TesMountNs *); /* of a whole tree */
-/* Without it: */
-void v1_release(Dead *);
-/* Replaces a place by what is mounted there, and by what is mounted on that. */
-void v1_cross(V1 *, Pos *);
-/* Replaces the root of a mount by where that is mounted; FALSE at the top. */
-gboolean v1_step_out(V1 *, Pos *);
+/* No lock held. The end of a use takes MNT_EXPIRE's mark back. */
+void v1_mount_unref(Mount *);
+void v1_mount_unref_unused(Mount *);
 static inline gulong v1_mount_flags(Mount *m) {
   return __atomic_load_n(&m->flags, __ATOMIC_ACQUIRE) | (m->super->read_only ? MS_RDONLY : 0);
 }
 static inline gboolean v1_read_only(Mount *m) { return (v1_mount_flags(m) & MS_RDONLY) != 0; }
-#define V1_MOUNT_FLAGS \
-  (MS_RDONLY | MS_NOSUID | MS_NODEV | MS_NOEXEC | MS_NOATIME | MS_NODIRATIME | MS_RELATIME | MS_STRICTATIME)
+/* Replaces a place by what is mounted there, and by what is mounted on that. */
+void v1_cross(V1 *, Pos *);
+/* Replaces the root of a mount by where that is mounted; FALSE at the top. */
+gboolean v1_step_out(V1 *, Pos *);
+/* Is a mount of the namespace (NULL: of any) on it? */
+gboolean v1_is_mountpoint(TesMountNs *, Dirent *);
+/* Is a file of the filesystem open for writing, through whatever mount? */
+gboolean v1_super_written(V1 *, const TesSuper *);
+/* With the mount lock held: */
+GPtrArray *v1_tree(Mount *top); /* its mounts, parents first; not counted; transfer full */
+void v1_attach(Mount *top, TesMountNs *, Mount *parent, Dirent *point); /* a tree; takes over its reference */
+/* One mount, and a whole tree. What the tree held goes to `dead`, for v1_release() without locks. */
+void v1_detach(Mount *, Dead *);
+void v1_detach_tree(Mount *top, Dead *);
+void v1_set_ns(Mount *top, TesMountNs *); /* of a whole tree */
+/* A tree in no namespace, one reference for each mount in it. recursive: with what is mounted below `root`. */
+Mount *v1_copy_tree(Mount *, Dirent *root, gboolean recursive, gboolean unbindable_too);
+/* Without it: */
+void v1_release(Dead *);
 
+/* ---- mountns.c ---- */
+TesMountNs *v1_ns_alloc(V1 *, gboolean detached);
+void v1_ns_free(TesMountNs *);
+void v1_ns_changed(TesMountNs *);
 TesMountNs *v1_ns_new(TesVfs *, TesCtx *, TesSuper *root, const char *source, gulong flags);
 TesMountNs *v1_ns_copy(TesVfs *, TesCtx *, TesMountNs *);
 TesMountNs *v1_ns_ref(TesMountNs *);
@@ -177,15 +195,24 @@ void v1_ns_unref(TesMountNs *);
 TesPath *v1_ns_root(TesMountNs *);
 guint64 v1_ns_id(TesMountNs *);
 TesPath *v1_ns_path(TesMountNs *, TesPath *);
+guint64 v1_ns_event(TesMountNs *, TesQueue **);
+void v1_mounts(TesVfs *, TesCtx *, TesPath *, void (*)(const TesMountInfo *, gpointer), gpointer);
 
-/* ---- mountop.c ---- */
+/* ---- mountop.c, mountattr.c ---- */
+gboolean v1_is_ours(TesCtx *, const Mount *); /* in the caller's namespace; mount lock held */
 int v1_mount(TesVfs *, TesCtx *, const TesAt *, TesSuper *, const char *source, gulong flags);
 int v1_bind(TesVfs *, TesCtx *, TesPath *, const TesAt *, gulong flags);
-int v1_remount(TesVfs *, TesCtx *, const TesAt *, gulong flags, const char *opts);
-int v1_propagation(TesVfs *, TesCtx *, const TesAt *, gulong flags);
+int v1_clone_tree(TesVfs *, TesCtx *, TesPath *, gboolean recursive, TesFile **);
+int v1_move_mount(TesVfs *, TesCtx *, TesPath *from, TesPath *to, guint how);
 int v1_umount(TesVfs *, TesCtx *, const TesAt *, int flags);
+void v1_detach_all(V1 *, Dirent *); /* whatever is mounted on a removed name, in any namespace */
 int v1_pivot_root(TesVfs *, TesCtx *, const TesAt *, const TesAt *);
-void v1_mounts(TesVfs *, TesCtx *, TesPath *, void (*)(const TesMountInfo *, gpointer), gpointer);
+int v1_remount(TesVfs *, TesCtx *, const TesAt *, gulong flags, const char *opts);
+int v1_reconfigure(TesVfs *, TesCtx *, TesPath *, gulong flags, const char *opts);
+int v1_propagation(TesVfs *, TesCtx *, const TesAt *, gulong flags);
+int v1_setattr(TesVfs *, TesCtx *, TesPath *, const TesMountAttr *);
+int v1_mount_detached(TesVfs *, TesCtx *, TesSuper *, const char *source, gulong flags, TesFile **);
+TesFile *v1_detached_file(V1 *, TesCtx *, Mount *top); /* O_PATH; takes over the tree */
 
 /* ---- walk.c ---- */
 typedef struct {
@@ -235,4 +262,4 @@ TesPath *v1_anon_path(TesVfs *, TesCtx *, TesInode *, const char *name);
 gboolean v1_is_deleted(TesPath *);
 gboolean v1_parent_name(TesPath *, gboolean (*want)(TesInode *), TesInode **dir, char *name);
 /* Name of a place below `root` (NULL: none); `in_super`: inside its own filesystem. g_malloc'ed. */
-char *v1_name_of(V1 *, const Pos *root, const Pos *, gboolean in_super);
+char *v1_name_of(const Pos *root, const Pos *, gboolean in_super);

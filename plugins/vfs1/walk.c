@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The walk: path_resolution(7), openat2(2), symlink(7). One directory, one name, one lookup at a time; where the walk stands is
  * counted, so it may sleep anywhere. */
-#include "../vfs-common/rules.h"
 #include "vfs1.h"
 #include <linux/openat2.h>
 
@@ -78,7 +77,8 @@ static int follow_magic(Walk *w, TesInode *i) {
 
 /* i: a symbolic link in the directory where the walk stands. */
 static int follow(Walk *w, TesInode *i) {
-  if (++w->links > WALK_MAX_LINKS || (w->resolve & RESOLVE_NO_SYMLINKS))
+  if (++w->links > WALK_MAX_LINKS || (w->resolve & RESOLVE_NO_SYMLINKS) ||
+      (v1_mount_flags(w->pos.mnt) & MS_NOSYMFOLLOW))
     return -ELOOP;
   if (i->flags & TES_INODE_MAGIC_LINK)
     return follow_magic(w, i);
