@@ -39,6 +39,7 @@ TesKernel *tes_kernel_new(TesRegistry *sealed) {
   k->data = g_hash_table_new(NULL, NULL);
   k->plugins_inited = g_ptr_array_new();
   tes_queue_init(&k->exited_queue);
+  tes_queue_init(&k->signal_queue);
   return k;
 }
 
@@ -242,6 +243,7 @@ void tes_kernel_free(TesKernel *k) {
   g_hash_table_unref(k->pgrps);
   g_hash_table_unref(k->sessions);
   tes_queue_clear(&k->exited_queue);
+  tes_queue_clear(&k->signal_queue);
   g_clear_error(&k->save_error);
   g_free(k->extra_auxv);
   g_free(k->syslog);

@@ -256,6 +256,7 @@ static int send_locked(TesThreadGroup *tg, TesTask *t, const siginfo_t *info, gb
     }
   }
   tes_mutex_unlock(&tg->sighand->lock);
+  tes_queue_notify(&tg->kernel->signal_queue, POLLIN | POLLRDNORM);
   return r;
 }
 

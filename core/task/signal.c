@@ -26,6 +26,21 @@ int tes_signal_dequeue(TesTask *t, guint64 set, siginfo_t *out) {
   return 0;
 }
 
+guint64 tes_signal_pending_set(TesTask *t) {
+  TES_LOCKED(&t->tg->sighand->lock);
+  return t->pending.set | t->tg->pending.set;
+}
+
+int tes_signal_take(TesTask *t, guint64 set, siginfo_t *info) {
+  TES_LOCKED(&t->tg->sighand->lock);
+  int sig = tes_signal_dequeue(t, set, info);
+  if (sig)
+    tes_signal_recalc(t);
+  return sig;
+}
+
+TesQueue *tes_signal_queue(TesKernel *k) { return &k->signal_queue; }
+
 /* ---- Masks ---- */
 
 static void set_blocked_locked(TesTask *t, guint64 mask) {

@@ -244,6 +244,7 @@ struct _TesKernel {
   gboolean use_host_cores;
   guint64 *extra_auxv;
   guint n_extra_auxv;
+  TesQueue signal_queue; /* signalfds wait here */
   gboolean strace;
   int strace_fd; /* where to; 0: standard error */
   const TesSyscall *syscalls[TES_SYSCALL_MAX];

@@ -56,6 +56,11 @@ int tes_signal_group(TesThreadGroup *, int sig, const siginfo_t *info);
 int tes_signal_pgrp(TesKernel *, gint pgid /* root ns */, int sig, const siginfo_t *info);
 gboolean tes_signal_may_send(TesCtx *, TesTask *target, int sig);
 gboolean tes_signal_pending(TesTask *); /* one that would interrupt it */
+/* For signalfd(2). Sets have bit SIG - 1 for a signal. What is pending for the task or its group, blocked or not; takes one of `set` (0: there is
+ * none); and the queue that is told (POLLIN) whenever a signal has been queued for anybody in the sandbox. */
+guint64 tes_signal_pending_set(TesTask *);
+int tes_signal_take(TesTask *, guint64 set, siginfo_t *info);
+TesQueue *tes_signal_queue(TesKernel *);
 /* Replaces the blocked mask until the call ends and a handler (if any) has been set up: ppoll, pselect, epoll_pwait, sigsuspend.
  * A handler says: tes_task_set_tmp_mask(task, mask) once, then blocks; the old mask comes back by itself. */
 void tes_task_set_tmp_mask(TesTask *, guint64 mask);
