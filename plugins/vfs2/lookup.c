@@ -18,14 +18,17 @@ static Dentry *from_cache(V2 *v, TesCtx *ctx, Dentry *dir, const char *name, gsi
   if (!d || __atomic_load_n(&d->mounted, __ATOMIC_ACQUIRE))
     return d; /* what is covered by a mount keeps its place */
   guint flags = dir->inode->flags;
+  char nm[TES_NAME_MAX + 1]; /* a rename may take d->name away meanwhile */
+  memcpy(nm, name, len);
+  nm[len] = '\0';
   if (!(flags & (TES_INODE_NO_CACHE | TES_INODE_REVALIDATE))) {
-    tes_trace_path(ctx, NULL, d->name, 1);
+    tes_trace_path(ctx, NULL, nm, 1);
     return d;
   }
   gboolean valid = FALSE;
   if (!(flags & TES_INODE_NO_CACHE) && TES_HAS(dir->inode->ops, revalidate)) {
-    int r = dir->inode->ops->revalidate(dir->inode, ctx, d->name, d_inode(d));
-    tes_trace_path(ctx, dir->super->type, d->name, r);
+    int r = dir->inode->ops->revalidate(dir->inode, ctx, nm, d_inode(d));
+    tes_trace_path(ctx, dir->super->type, nm, r);
     if (r < 0)
       *error = r;
     valid = r > 0;
