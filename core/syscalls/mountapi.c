@@ -35,8 +35,8 @@ typedef struct {
   char *type, *source;
   GString *opts;
   gulong flags;    /* MS_* of the filesystem */
-  TesSuper *super; /* CREATED: owned */
-  TesPath *path;   /* RECONFIGURING: owned */
+  TesSuper *super; /* owned; not before CREATED */
+  gboolean active; /* it is mounted, and must not be shut down meanwhile: counted as a mount */
   GQueue log;      /* of char* */
   gint single;     /* options can be tried one by one: 1 yes, -1 no, 0 not known yet */
 } FsContext;
@@ -72,10 +72,10 @@ static gssize context_read(TesFile *f, TesCtx *ctx, TesIov *iov, goffset *pos, i
 static void context_release(TesFile *f) {
   FsContext *c = (FsContext *)f;
   g_queue_clear_full(&c->log, g_free);
+  if (c->active)
+    tes_super_deactivate(c->super);
   if (c->super)
     tes_super_unref(c->super);
-  if (c->path)
-    tes_path_unref(c->path);
   g_string_free(c->opts, TRUE);
   g_free(c->type);
   g_free(c->source);
@@ -85,6 +85,13 @@ static void context_release(TesFile *f) {
 
 static const TesFileOps context_ops = {
     .size = sizeof(TesFileOps), .name = "fscontext", .read = context_read, .release = context_release};
+
+/* What reconfiguring is about. */
+static void keep_super(FsContext *c, TesSuper *s) {
+  c->super = tes_super_ref(s);
+  tes_super_activate(s);
+  c->active = TRUE;
+}
 
 static FsContext *context_new(TesTask *t, const char *type, Phase phase) {
   FsContext *c = g_new0(FsContext, 1);
@@ -131,7 +138,7 @@ static int place(TesTask *t, gulong dirfd, gulong upath, guint at_flags, TesPath
 
 static glong sys_fspick(TesTask *t, const gulong a[6]) {
   guint flags = (guint)a[2];
-  TesPath *path = NULL;
+  g_autoptr(TesPath) path = NULL;
   if (!may_mount(t))
     return -EPERM;
   if (flags & ~(guint)(FSPICK_CLOEXEC | FSPICK_SYMLINK_NOFOLLOW | FSPICK_NO_AUTOMOUNT | FSPICK_EMPTY_PATH))
@@ -143,12 +150,10 @@ static glong sys_fspick(TesTask *t, const gulong a[6]) {
   if (r < 0)
     return r;
   const TesVfsOps *ops = t->kernel->vfs->ops;
-  if (!TES_HAS(ops, reconfigure) || !TES_HAS(ops, is_mount_root) || !ops->is_mount_root(path)) {
-    tes_path_unref(path);
+  if (!TES_HAS(ops, reconfigure) || !TES_HAS(ops, is_mount_root) || !ops->is_mount_root(path))
     return -EINVAL;
-  }
   FsContext *c = context_new(t, path->inode->super->type, RECONFIGURING);
-  c->path = path;
+  keep_super(c, path->inode->super);
   c->flags = path->inode->super->read_only ? 1 /* MS_RDONLY */ : 0;
   return tes_fd_give(t, &c->file, (flags & FSPICK_CLOEXEC) != 0);
 }
@@ -244,7 +249,7 @@ static int reconfigure(FsContext *c, TesCtx *ctx) {
     c->phase = RECONFIGURING;
   if (c->phase != RECONFIGURING)
     return -EBUSY;
-  int r = v->ops->reconfigure(v, ctx, c->path, c->flags, c->opts->len ? c->opts->str : NULL);
+  int r = v->ops->reconfigure(v, ctx, c->super, c->flags, c->opts->len ? c->opts->str : NULL);
   c->phase = r < 0 ? FAILED : RECONFIGURABLE;
   if (r < 0)
     complain(c, "Cannot be reconfigured so");
@@ -351,15 +356,12 @@ static glong attr_times(guint64 attr) {
 static int mount_context(TesTask *t, FsContext *c, gulong ms, TesFile **out) {
   TesVfs *v = t->kernel->vfs;
   TES_LOCKED(&c->lock);
-  if (!c->super)
-    return -EINVAL;
   if (c->phase != CREATED)
-    return -EBUSY;
+    return c->phase == CREATING || c->phase == FAILED ? -EINVAL : -EBUSY;
   int r = v->ops->mount_detached(v, tes_task_ctx(t), c->super, c->source ? c->source : "none", ms, out);
   if (r < 0)
     return r;
-  c->super = NULL; /* consumed */
-  c->path = tes_path_ref((*out)->path);
+  keep_super(c, (*out)->inode->super); /* the first reference went into the mount */
   c->phase = RECONFIGURABLE;
   g_string_truncate(c->opts, 0);
   return 0;

@@ -516,7 +516,7 @@ static const TesSyscall rows[] = {
     {SYS_exit_group, "exit_group", sys_exit_group, TES_FULL, NULL, "d"},
     {SYS_waitid, "waitid", tes_do_waitid, TES_FULL, NULL, "ddpxp"},
     {SYS_unshare, "unshare", sys_unshare, TES_PARTIAL, "no CLONE_NEWUSER, CLONE_NEWTIME", "x"},
-    {SYS_setns, "setns", sys_setns, TES_PARTIAL, "pidfds only; no user and time namespaces", "fx"},
+    {SYS_setns, "setns", sys_setns, TES_PARTIAL, "no user and time namespaces", "fx"},
     {SYS_kcmp, "kcmp", sys_kcmp, TES_PARTIAL, "no KCMP_EPOLL_TFD", "dddxx"},
     {SYS_execveat, "execveat", sys_execveat, TES_PARTIAL, EXEC_NOTE, "asppx"},
     {SYS_pidfd_send_signal, "pidfd_send_signal", sys_pidfd_send_signal, TES_FULL, NULL, "fSpx"},

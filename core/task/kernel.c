@@ -203,6 +203,8 @@ void tes_kernel_free(TesKernel *k) {
     tes_super_deactivate(k->memfd_super);
     tes_super_unref(k->memfd_super);
   }
+  if (k->nsfs_super)
+    tes_super_unref(k->nsfs_super);
   fini_plugins(k);
   free_data(k);
   if (k->event_thread)

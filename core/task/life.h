@@ -77,6 +77,10 @@ void tes_ns_carry_dirs(TesTask *);
 glong tes_ns_unshare(TesTask *, guint64 flags);
 glong tes_ns_setns(TesTask *, TesFile *, int nstype);
 
+/* ---- nsfile.c ---- */
+/* The kind (CLONE_NEW*) of namespace a file is, and the namespace, borrowed (one of the two); 0: it is none. */
+int tes_ns_of_file(TesFile *, TesNs **, TesMountNs **);
+
 /* ---- task.c ---- */
 TesTask *tes_task_alloc(TesKernel *);
 TesThreadGroup *tes_tg_alloc(TesKernel *);

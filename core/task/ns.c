@@ -207,8 +207,8 @@ glong tes_ns_unshare(TesTask *t, guint64 flags) {
   return 0;
 }
 
-/* Takes over what `flags` name from another task's set. */
-static int join(TesTask *t, TesTask *from, guint64 flags) {
+/* What `flags` name in `from` becomes the task's; `from` gets what it replaced of a set that the caller clears. */
+static int join(TesTask *t, TesNsSet *from, guint64 flags) {
   TesNsSet s;
   int r = tes_ns_set_make(t, 0, &s);
   if (r < 0)
@@ -216,27 +216,22 @@ static int join(TesTask *t, TesTask *from, guint64 flags) {
   struct {
     int flag;
     TesNs **slot, **source;
-  } parts[] = {{CLONE_NEWUTS, &s.uts, &from->ns_uts},
-               {CLONE_NEWIPC, &s.ipc, &from->ns_ipc},
-               {CLONE_NEWNET, &s.net, &from->ns_net},
-               {CLONE_NEWCGROUP, &s.cgroup, &from->ns_cgroup},
-               {CLONE_NEWPID, &s.pid_children, &from->ns_pid}};
-  tes_mutex_lock(&from->lock);
-  TesMountNs *old_mounts = NULL;
-  if (flags & CLONE_NEWNS && from->mount_ns) {
-    old_mounts = s.mount_ns;
-    s.mount_ns = t->kernel->vfs->ops->ns_ref(from->mount_ns);
-  }
-  GSList *old = NULL;
+  } parts[] = {{CLONE_NEWUTS, &s.uts, &from->uts},
+               {CLONE_NEWIPC, &s.ipc, &from->ipc},
+               {CLONE_NEWNET, &s.net, &from->net},
+               {CLONE_NEWCGROUP, &s.cgroup, &from->cgroup},
+               {CLONE_NEWPID, &s.pid_children, &from->pid}};
   for (guint i = 0; i < G_N_ELEMENTS(parts); i++)
     if (flags & parts[i].flag && *parts[i].source) {
-      old = g_slist_prepend(old, *parts[i].slot);
-      *parts[i].slot = tes_ns_ref(*parts[i].source);
+      TesNs *old = *parts[i].slot;
+      *parts[i].slot = *parts[i].source;
+      *parts[i].source = old;
     }
-  tes_mutex_unlock(&from->lock);
-  g_slist_free_full(old, (GDestroyNotify)tes_ns_unref);
-  if (old_mounts)
-    t->kernel->vfs->ops->ns_unref(old_mounts);
+  if (flags & CLONE_NEWNS && from->mount_ns) {
+    TesMountNs *old = s.mount_ns;
+    s.mount_ns = from->mount_ns;
+    from->mount_ns = old;
+  }
   exchange(t, &s);
   tes_ns_set_clear(t->kernel, &s);
   if (flags & CLONE_NEWNS)
@@ -251,10 +246,35 @@ static gboolean is_below(TesNs *ns, TesNs *top) {
   return ns == top;
 }
 
+/* By a file of /proc/PID/ns. */
+static glong setns_file(TesTask *t, TesFile *f, int nstype) {
+  TesNs *ns = NULL;
+  TesMountNs *mounts = NULL;
+  int kind = tes_ns_of_file(f, &ns, &mounts);
+  if (!kind || (nstype && nstype != kind) || !(kind & TES_CLONE_NEW_SERVED))
+    return -EINVAL;
+  if (!tes_task_capable(t, CAP_SYS_ADMIN) || (mounts && !tes_task_capable(t, CAP_SYS_CHROOT)))
+    return -EPERM;
+  if ((kind == CLONE_NEWPID && !is_below(ns, t->ns_pid)) ||
+      (mounts && !tes_kernel_profile(t->kernel)->mount_ns_per_process))
+    return -EINVAL;
+  TesNsSet from = {.mount_ns = mounts ? t->kernel->vfs->ops->ns_ref(mounts) : NULL};
+  TesNs **slot = kind == CLONE_NEWUTS   ? &from.uts
+                 : kind == CLONE_NEWIPC ? &from.ipc
+                 : kind == CLONE_NEWNET ? &from.net
+                 : kind == CLONE_NEWPID ? &from.pid
+                                        : &from.cgroup;
+  if (ns)
+    *slot = tes_ns_ref(ns);
+  int r = join(t, &from, kind);
+  tes_ns_set_clear(t->kernel, &from);
+  return r;
+}
+
 glong tes_ns_setns(TesTask *t, TesFile *f, int nstype) {
   g_autoptr(TesThreadGroup) tg = tes_file_pidfd(f);
   if (!tg)
-    return -EINVAL;
+    return setns_file(t, f, nstype);
   if (nstype == 0 || nstype & ~(int)TES_CLONE_NEW_SERVED)
     return -EINVAL;
   if (nstype & CLONE_NEWNS && !tes_kernel_profile(t->kernel)->mount_ns_per_process)
@@ -262,15 +282,21 @@ glong tes_ns_setns(TesTask *t, TesFile *f, int nstype) {
   if (!tes_task_capable(t, CAP_SYS_ADMIN))
     return -EPERM;
   tes_mutex_lock(&t->kernel->task_set);
-  g_autoptr(TesTask) from = tg->leader && !tg->zombie ? tes_task_ref(tg->leader) : NULL;
+  g_autoptr(TesTask) task = tg->leader && !tg->zombie ? tes_task_ref(tg->leader) : NULL;
   tes_mutex_unlock(&t->kernel->task_set);
-  if (!from)
+  if (!task)
     return -ESRCH;
-  if (!tes_task_may_inspect(&t->ctx, from))
+  if (!tes_task_may_inspect(&t->ctx, task))
     return -EPERM;
-  if (nstype & CLONE_NEWPID && !is_below(from->ns_pid, t->ns_pid))
-    return -EINVAL;
-  return join(t, from, nstype);
+  TesNsSet from = {.mount_ns = tes_task_mount_ns(task),
+                   .uts = tes_task_ns(task, CLONE_NEWUTS),
+                   .ipc = tes_task_ns(task, CLONE_NEWIPC),
+                   .net = tes_task_ns(task, CLONE_NEWNET),
+                   .pid = tes_task_ns(task, CLONE_NEWPID),
+                   .cgroup = tes_task_ns(task, CLONE_NEWCGROUP)};
+  int r = nstype & CLONE_NEWPID && !is_below(from.pid, t->ns_pid) ? -EINVAL : join(t, &from, nstype);
+  tes_ns_set_clear(t->kernel, &from);
+  return r;
 }
 
 void tes_uts_get(TesNs *ns, gboolean domain, char *buf, gsize n) {

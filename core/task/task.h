@@ -291,6 +291,7 @@ struct _TesKernel {
   gpointer timers;       /* core/time/timer.c */
   gpointer futexes;      /* core/task/futex.c: root futex manager (X8) */
   gpointer unimpl;       /* core/trace/unimpl.c */
+  TesSuper *nsfs_super;  /* atomic; core/task/nsfile.c: the filesystem of namespaces, made at first use */
   TesSuper *memfd_super; /* atomic; core/syscalls/open.c: the filesystem of memfd_create, made at first use */
   gpointer plugins_inited; /* GPtrArray of TesPlugin with fini */
   guint32 boot_time;

@@ -7,9 +7,11 @@
 
 /* ---- exe, cwd, root ---- */
 
+/* Unlike getcwd(2), links do not say that a place cannot be reached. */
 static int name_of(TesCtx *ctx, TesPath *p, GString *s) {
+  static const char unreachable[] = "(unreachable)";
   g_autofree char *name = tes_vfs_name(ctx, p);
-  g_string_append(s, name);
+  g_string_append(s, g_str_has_prefix(name, unreachable) ? name + strlen(unreachable) : name);
   return 0;
 }
 
@@ -96,8 +98,11 @@ static int text_fd(Node *n, TesCtx *ctx, GString *s) {
   g_autoptr(TesFile) f = file_of(n, NULL);
   if (!f)
     return -ENOENT;
+  g_autofree char *ns = tes_ns_file_name(f);
+  if (ns)
+    g_string_append(s, ns);
   if (f->path)
-    return name_of(ctx, f->path, s);
+    return ns ? 0 : name_of(ctx, f->path, s);
   g_autofree char *text =
       TES_HAS(f->ops, describe) ? f->ops->describe(f) : g_strdup_printf("anon_inode:[%s]", f->ops->name);
   g_string_append(s, text);
@@ -256,7 +261,12 @@ static int text_ns(Node *n, TesCtx *ctx, GString *s) {
   return 0;
 }
 
-static const Entry ns_entry = {.name = "ns", .mode = S_IFLNK | 0777, .text = text_ns, .private_ = TRUE};
+static int follow_ns(Node *n, TesCtx *ctx, TesPath **out) {
+  return tes_ns_place(ctx, n->task, namespaces[n->number].flag, out);
+}
+
+static const Entry ns_entry = {
+    .name = "ns", .mode = S_IFLNK | 0777, .text = text_ns, .follow = follow_ns, .private_ = TRUE};
 
 int ns_lookup(Node *n, TesCtx *ctx, const char *name, TesInode **out) {
   (void)ctx;

@@ -50,8 +50,8 @@ static int reconfigure(V2 *v, TesCtx *ctx, TesSuper *s, gulong flags, const char
   return 0;
 }
 
-int v2_op_reconfigure(TesVfs *vfs, TesCtx *ctx, TesPath *p, gulong flags, const char *opts) {
-  return reconfigure(v2_of(vfs), ctx, p->inode->super, flags, opts);
+int v2_op_reconfigure(TesVfs *vfs, TesCtx *ctx, TesSuper *s, gulong flags, const char *opts) {
+  return reconfigure(v2_of(vfs), ctx, s, flags, opts);
 }
 
 int v2_op_remount(TesVfs *vfs, TesCtx *ctx, const TesAt *at, gulong flags, const char *opts) {
@@ -94,7 +94,7 @@ int v2_op_propagation(TesVfs *vfs, TesCtx *ctx, const TesAt *at, gulong flags) {
     return r;
   tes_mutex_lock(&v->mount_lock);
   Mount *top = w.pos.mnt;
-  if (w.pos.d != top->root || !v2_mount_is_ours(ctx, top))
+  if (w.pos.d != top->root || !top->ns) /* of any namespace, as Linux */
     r = -EINVAL;
   else
     for (Mount *m = top; m; m = (flags & MS_REC) ? v2_mount_next(m, top) : NULL)

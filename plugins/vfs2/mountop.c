@@ -60,6 +60,8 @@ int v2_op_mount(TesVfs *vfs, TesCtx *ctx, const TesAt *at, TesSuper *s, const ch
 /* May it be copied? From another namespace only if nobody's (pipes, namespaces as files). mount lock held. */
 static int may_copy(TesCtx *ctx, const V2Path *src) {
   const Mount *m = src->mnt;
+  if ((d_inode(src->d)->flags & TES_INODE_NO_BIND) || (d_flags(src->d) & D_DEAD))
+    return d_flags(src->d) & D_DEAD ? -ENOENT : -EINVAL;
   if (m->unbindable || !(m->anon || v2_mount_is_ours(ctx, m) || (m->ns && m->ns->detached)))
     return -EINVAL;
   return 0;
@@ -167,6 +169,8 @@ int v2_op_move(TesVfs *vfs, TesCtx *ctx, TesPath *from, TesPath *to, guint how) 
 static int may_umount(const Walk *w, int flags) {
   Mount *m = w->pos.mnt;
   if (w->pos.d != m->root || !v2_mount_is_ours(w->ctx, m))
+    return -EINVAL;
+  if ((flags & MNT_EXPIRE) && m == v2_path(tes_ctx_root(w->ctx))->mnt)
     return -EINVAL;
   if (!m->parent)
     return (flags & MNT_DETACH) ? -EINVAL : -EBUSY;

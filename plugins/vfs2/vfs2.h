@@ -276,7 +276,7 @@ void v2_detach_mounts(V2 *, Dentry *);
 /* May the context change this mount: is it in the caller's namespace? Mount lock held. */
 gboolean v2_mount_is_ours(TesCtx *, const Mount *);
 int v2_op_remount(TesVfs *, TesCtx *, const TesAt *, gulong flags, const char *opts);
-int v2_op_reconfigure(TesVfs *, TesCtx *, TesPath *, gulong flags, const char *opts);
+int v2_op_reconfigure(TesVfs *, TesCtx *, TesSuper *, gulong flags, const char *opts);
 int v2_op_propagation(TesVfs *, TesCtx *, const TesAt *, gulong flags);
 int v2_op_setattr(TesVfs *, TesCtx *, TesPath *, const TesMountAttr *);
 int v2_op_detached(TesVfs *, TesCtx *, TesSuper *, const char *source, gulong flags, TesFile **);

@@ -55,6 +55,7 @@ enum {
   TES_INODE_FLEETING = 1 << 5,  /* made anew for each lookup: the number says which file it is (proc) */
   TES_INODE_ACL = 1 << 6,       /* has an access control list: tes_inode_set_acl() */
   TES_INODE_WHITEOUTS = 1 << 7, /* rename in this directory knows RENAME_WHITEOUT */
+  TES_INODE_NO_BIND = 1 << 8,   /* cannot be mounted elsewhere: it holds a mount namespace */
 };
 
 /* A POSIX access control list (acl(5)); the entries are as in the attribute's value, in the order of their tags. */

@@ -103,6 +103,10 @@ TesFsInfo *tes_task_fsinfo(TesTask *);         /* referenced or NULL */
 TesFdTable *tes_task_fdtable_ref(TesTask *);   /* referenced or NULL (exited) */
 TesNs *tes_task_ns(TesTask *, int clone_flag); /* CLONE_NEWUTS ...; referenced or NULL */
 TesMountNs *tes_task_mount_ns(TesTask *);      /* referenced; NULL: it has exited */
+/* Where /proc/PID/ns/NAME leads, transfer full; -ENOENT: the task has exited. */
+int tes_ns_place(TesCtx *, TesTask *, int clone_flag, TesPath **out);
+/* "mnt:[4026531841]" of an open file of a namespace; NULL: it is none. Transfer full. */
+char *tes_ns_file_name(TesFile *);
 struct rlimit tes_task_rlimit_pair(TesTask *, int resource);
 /* May `ctx` look into the task (ptrace access mode read)? K1 */
 gboolean tes_task_may_inspect(TesCtx *, TesTask *);

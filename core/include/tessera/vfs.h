@@ -131,8 +131,8 @@ typedef struct {
   gboolean (*parent)(TesPath *, gboolean (*want)(TesInode *dir), TesInode **dir, char name[TES_NAME_MAX + 1]);
   /* -- Appended: MS_MOVE and the mount API of Linux 5.2; optional. -- */
   int (*move)(TesVfs *, TesCtx *, TesPath *from, TesPath *to, guint how /* TES_MOVE_* */);
-  /* Options of the filesystem behind a path; the mount keeps its flags. */
-  int (*reconfigure)(TesVfs *, TesCtx *, TesPath *, gulong ms_flags, const char *opts);
+  /* Options of a filesystem; mounts keep their flags. */
+  int (*reconfigure)(TesVfs *, TesCtx *, TesSuper *, gulong ms_flags, const char *opts);
   int (*mount_setattr)(TesVfs *, TesCtx *, TesPath *, const TesMountAttr *);
   /* An O_PATH file of a mount in no namespace, of `super` (consumed on success) or a copy of a place. It is dissolved when the file goes,
    * unless it has been moved into a namespace. */
