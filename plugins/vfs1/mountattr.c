@@ -13,8 +13,7 @@ static gboolean is_written(Mount *m, gulong flags) {
 
 /* ---- The filesystem, and one mount of it ---- */
 
-int v1_reconfigure(TesVfs *vfs, TesCtx *ctx, TesPath *p, gulong flags, const char *opts) {
-  TesSuper *s = p->inode->super;
+int v1_reconfigure(TesVfs *vfs, TesCtx *ctx, TesSuper *s, gulong flags, const char *opts) {
   if ((flags & MS_RDONLY) && !s->read_only && v1_super_written(v1_of(vfs), s))
     return -EBUSY;
   if (TES_HAS(s->ops, remount))
@@ -48,10 +47,8 @@ int v1_remount(TesVfs *vfs, TesCtx *ctx, const TesAt *at, gulong flags, const ch
   if (r < 0)
     return r;
   r = check_root(v, ctx, &w.pos);
-  if (r >= 0 && !(flags & MS_BIND)) {
-    g_autoptr(TesPath) p = v1_path_new(v, v1_mount_ref(w.pos.mnt), v1_dirent_ref(w.pos.d));
-    r = v1_reconfigure(vfs, ctx, p, flags, opts);
-  }
+  if (r >= 0 && !(flags & MS_BIND))
+    r = v1_reconfigure(vfs, ctx, w.pos.mnt->super, flags, opts);
   if (r >= 0)
     r = remount_here(v, w.pos.mnt, flags);
   v1_walk_end(&w);

@@ -208,7 +208,7 @@ int v1_umount(TesVfs *, TesCtx *, const TesAt *, int flags);
 void v1_detach_all(V1 *, Dirent *); /* whatever is mounted on a removed name, in any namespace */
 int v1_pivot_root(TesVfs *, TesCtx *, const TesAt *, const TesAt *);
 int v1_remount(TesVfs *, TesCtx *, const TesAt *, gulong flags, const char *opts);
-int v1_reconfigure(TesVfs *, TesCtx *, TesPath *, gulong flags, const char *opts);
+int v1_reconfigure(TesVfs *, TesCtx *, TesSuper *, gulong flags, const char *opts);
 int v1_propagation(TesVfs *, TesCtx *, const TesAt *, gulong flags);
 int v1_setattr(TesVfs *, TesCtx *, TesPath *, const TesMountAttr *);
 int v1_mount_detached(TesVfs *, TesCtx *, TesSuper *, const char *source, gulong flags, TesFile **);

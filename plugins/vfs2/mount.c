@@ -2,6 +2,7 @@
 /* Mounts: references, the table (parent mount, dentry) -> mount, and trees: attaching, taking apart, copying. A tree may be
  * as deep as it has mounts, so nothing here recurses. */
 #include "vfs2.h"
+#include "../vfs-common/rules.h"
 
 Mount *v2_mount_new(V2 *v, TesSuper *s, Dentry *root, const char *source, gulong flags) {
   Mount *m = g_new0(Mount, 1);
@@ -11,7 +12,7 @@ Mount *v2_mount_new(V2 *v, TesSuper *s, Dentry *root, const char *source, gulong
   m->super = s;
   m->root = root;
   m->source = g_strdup(source ? source : "none");
-  m->flags = v2_normal_flags(flags);
+  m->flags = rules_mount_flags(flags);
   tes_super_activate(s);
   return m;
 }

@@ -2,16 +2,7 @@
 /* What a mount is like: remount with MS_REMOUNT, mount_setattr(2), propagation types; and mounts in no namespace yet, which
  * live as long as the O_PATH file that fsmount(2) or open_tree(2) returned, unless they are moved into one. */
 #include "vfs2.h"
-
-#define ATIME (MS_NOATIME | MS_RELATIME | MS_STRICTATIME)
-
-/* Times are MS_RELATIME, MS_NOATIME, or neither (strict), as mountinfo shows them. */
-gulong v2_normal_flags(gulong ms) {
-  gulong f = ms & V2_MOUNT_FLAGS;
-  if (f & MS_STRICTATIME)
-    return f & ~(gulong)ATIME;
-  return f & MS_NOATIME ? f & ~(gulong)MS_RELATIME : f | MS_RELATIME;
-}
+#include "../vfs-common/rules.h"
 
 static void set_flags(Mount *m, gulong f) { __atomic_store_n(&m->flags, f, __ATOMIC_RELEASE); }
 
@@ -21,15 +12,6 @@ static gboolean written(Mount *m, gulong flags) {
 }
 
 /* ---- mount(2) with MS_REMOUNT ---- */
-
-/* A remount that says nothing about times keeps them. */
-static gulong remount_flags(Mount *m, gulong flags) {
-  gulong f = v2_normal_flags(flags);
-  if (flags & (ATIME | MS_NODIRATIME))
-    return f;
-  gulong times = ATIME | MS_NODIRATIME;
-  return (f & ~times) | (v2_mount_flags(m) & times);
-}
 
 static gboolean super_written(V2 *v, const TesSuper *s) {
   TES_LOCKED(&v->mount_lock);
@@ -72,7 +54,7 @@ int v2_op_remount(TesVfs *vfs, TesCtx *ctx, const TesAt *at, gulong flags, const
     if ((flags & MS_BIND) && written(m, flags)) {
       r = -EBUSY;
     } else {
-      set_flags(m, remount_flags(m, flags));
+      set_flags(m, rules_remount_flags(v2_mount_flags(m), flags));
       if (m->ns)
         v2_ns_changed(m->ns);
     }
@@ -106,12 +88,6 @@ int v2_op_propagation(TesVfs *vfs, TesCtx *ctx, const TesAt *at, gulong flags) {
 
 /* ---- mount_setattr(2) ---- */
 
-static gulong changed_flags(Mount *m, const TesMountAttr *a) {
-  return v2_normal_flags((v2_mount_flags(m) & ~a->clear) | a->set |
-                         /* a strict mount has no flag for it */
-                         (!((v2_mount_flags(m) | a->set) & ATIME) ? MS_STRICTATIME : 0));
-}
-
 int v2_op_setattr(TesVfs *vfs, TesCtx *ctx, TesPath *p, const TesMountAttr *a) {
   V2 *v = v2_of(vfs);
   Mount *top = v2_path(p)->mnt;
@@ -121,10 +97,10 @@ int v2_op_setattr(TesVfs *vfs, TesCtx *ctx, TesPath *p, const TesMountAttr *a) {
     return -EINVAL;
   /* All or nothing. */
   for (Mount *m = top; m; m = a->recursive ? v2_mount_next(m, top) : NULL)
-    if (written(m, changed_flags(m, a)))
+    if (written(m, rules_changed_flags(v2_mount_flags(m), a)))
       return -EBUSY;
   for (Mount *m = top; m; m = a->recursive ? v2_mount_next(m, top) : NULL) {
-    set_flags(m, changed_flags(m, a));
+    set_flags(m, rules_changed_flags(v2_mount_flags(m), a));
     if (a->propagation)
       v2_set_propagation(m, a->propagation);
   }

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Mount namespaces, their events, and the list of mounts for /proc/PID/mountinfo. */
 #include "vfs2.h"
+#include "../vfs-common/rules.h"
 
 #define FIRST_NS_ID 4026532000ULL /* as other kinds of namespaces are numbered */
 
@@ -92,21 +93,6 @@ TesPath *v2_op_ns_path(TesMountNs *ns, TesPath *p) {
 
 /* ---- /proc/PID/mountinfo ---- */
 
-static char *options(const Mount *m) {
-  static const struct {
-    gulong flag;
-    const char *text;
-  } table[] = {{MS_NOSUID, ",nosuid"},          {MS_NODEV, ",nodev"},           {MS_NOEXEC, ",noexec"},
-               {MS_NOATIME, ",noatime"},        {MS_NODIRATIME, ",nodiratime"}, {MS_RELATIME, ",relatime"},
-               {MS_NOSYMFOLLOW, ",nosymfollow"}};
-  gulong f = v2_mount_flags((Mount *)m);
-  GString *s = g_string_new(f & MS_RDONLY ? "ro" : "rw");
-  for (guint i = 0; i < G_N_ELEMENTS(table); i++)
-    if (f & table[i].flag)
-      g_string_append(s, table[i].text);
-  return g_string_free(s, FALSE);
-}
-
 static int by_age(gconstpointer a, gconstpointer b) {
   guint x = (*(Mount *const *)a)->id, y = (*(Mount *const *)b)->id;
   return x < y ? -1 : x > y;
@@ -119,7 +105,7 @@ static void describe(V2 *v, Mount *m, const Pos *root, void (*fn)(const TesMount
   g_autofree char *point = v2_name_of(v, root, &at, FALSE), *inside = v2_name_of(v, NULL, &at, TRUE);
   if (*point != '/')
     return; /* "(unreachable)" */
-  g_autofree char *opts = options(m), *propagation = v2_propagation_text(m, root);
+  g_autofree char *opts = rules_mount_options(v2_mount_flags(m)), *propagation = v2_propagation_text(m, root);
   g_autofree char *more = TES_HAS(s->ops, show_options) ? s->ops->show_options(s) : NULL;
   TesMountInfo info = {.id = m->id,
                        .parent_id = m->parent ? m->parent->id : m->id,

@@ -245,9 +245,6 @@ static inline gboolean v2_mount_read_only(Mount *m) {
 #ifndef MS_NOSYMFOLLOW
 #define MS_NOSYMFOLLOW 256
 #endif
-#define V2_MOUNT_FLAGS                                                                       \
-  (MS_RDONLY | MS_NOSUID | MS_NODEV | MS_NOEXEC | MS_NOATIME | MS_NODIRATIME | MS_RELATIME | \
-   MS_STRICTATIME | MS_NOSYMFOLLOW)
 
 /* ---- propagate.c: mount lock held ---- */
 void v2_group_join(Mount *, Group *);
@@ -281,7 +278,6 @@ int v2_op_propagation(TesVfs *, TesCtx *, const TesAt *, gulong flags);
 int v2_op_setattr(TesVfs *, TesCtx *, TesPath *, const TesMountAttr *);
 int v2_op_detached(TesVfs *, TesCtx *, TesSuper *, const char *source, gulong flags, TesFile **);
 int v2_op_clone_tree(TesVfs *, TesCtx *, TesPath *, gboolean recursive, TesFile **);
-gulong v2_normal_flags(gulong ms);
 /* The O_PATH file of a tree in no namespace; takes over its reference. */
 TesFile *v2_detached_file(V2 *, TesCtx *, Mount *);
 void v2_op_mounts(TesVfs *, TesCtx *, TesPath *root, void (*)(const TesMountInfo *, gpointer), gpointer);
