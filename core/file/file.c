@@ -90,6 +90,10 @@ static void destroy(TesFile *f) {
   if (g_atomic_pointer_get(&f->watches))
     run_watches(f);
   tes_lock_release(f);
+  if (tes_lease_any())
+    tes_lease_release(f);
+  if (f->async)
+    tes_file_set_async(f, -1, FALSE);
   __atomic_sub_fetch(&n_files, 1, __ATOMIC_RELAXED);
   TesPath *path = f->path;
   TesInode *inode = f->inode;

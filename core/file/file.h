@@ -42,6 +42,25 @@ goffset tes_file_seek(TesFile *, TesCtx *, goffset off, int whence);
 /* Sends a signal to the calling task as the kernel does for SIGPIPE and SIGXFSZ (SI_USER from itself). */
 void tes_file_signal_self(TesTask *, int sig);
 
+/* ---- async.c ---- */
+
+/* Does the kind send signals for O_ASYNC? */
+gboolean tes_file_can_async(TesFile *);
+void tes_file_set_async(TesFile *, int fd, gboolean on);
+/* Sends the owner its signal, with si_code `code` (POLL_IN ...). Takes the task set's lock. */
+void tes_file_signal_owner(TesFile *, int code, int fd);
+
+/* ---- lease.c ---- */
+
+/* fcntl(2) F_SETLEASE, F_GETLEASE. */
+glong tes_lease_set(TesTask *, TesFile *, int fd, int type);
+int tes_lease_get(TesFile *);
+/* The inode is about to be opened with `flags`, or truncated (O_WRONLY): waits until no lease speaks against it. 0, -EWOULDBLOCK
+ * (O_NONBLOCK), -TES_ERESTARTSYS. */
+int tes_lease_break(TesInode *, TesTask *, guint flags);
+gboolean tes_lease_any(void);
+void tes_lease_release(TesFile *);
+
 /* ---- fsinfo.c ---- */
 
 /* The root or working directory without a reference, or NULL if the info is shared. The task itself only; valid as a borrow is. */

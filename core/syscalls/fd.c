@@ -64,7 +64,7 @@ static int set_status(TesFile *f, guint set, guint mask) {
   return 0;
 }
 
-static glong set_fl(TesTask *t, TesFile *f, gulong arg) {
+static glong set_fl(TesTask *t, int fd, TesFile *f, gulong arg) {
   guint mask = O_APPEND | O_NONBLOCK | O_DIRECT | O_NOATIME | O_ASYNC;
   guint old = f->flags, change = ((guint)arg ^ old) & mask;
   if ((change & O_APPEND) && f->inode && (f->inode->flags & TES_INODE_APPEND_ONLY))
@@ -74,22 +74,27 @@ static glong set_fl(TesTask *t, TesFile *f, gulong arg) {
     return -EPERM;
   if ((change & O_DIRECT) && (arg & O_DIRECT) && !f->inode && !tes_file_pipe(f))
     return -EINVAL;
+  if ((change & O_ASYNC) && tes_file_can_async(f))
+    tes_file_set_async(f, fd, (arg & O_ASYNC) != 0);
   return set_status(f, (guint)arg, mask);
 }
 
-/* Owners are kept as root-namespace numbers. */
+/* Owners are kept as root-namespace numbers. A group whose leader has gone still has its number. */
 static glong set_owner(TesTask *t, TesFile *f, int type, glong id) {
   gint nr = 0;
   if (id != 0) {
-    g_autoptr(TesTask) who =
-        tes_task_find(f->kernel, tes_ctx_pid_ns(tes_task_ctx(t)), (gint)ABS(id), type != F_OWNER_TID);
-    if (!who)
+    TesNs *ns = tes_ctx_pid_ns(tes_task_ctx(t));
+    g_autoptr(TesTask) who = tes_task_find(f->kernel, ns, (gint)ABS(id), FALSE);
+    if (who)
+      nr = tes_task_tid(who, NULL);
+    else if (type == F_OWNER_PGRP && !ns->parent && tes_signal_pgrp(f->kernel, (gint)ABS(id), 0, NULL) == 0)
+      nr = (gint)ABS(id);
+    else
       return -ESRCH;
-    nr = type == F_OWNER_TID    ? tes_task_tid(who, NULL)
-         : type == F_OWNER_PGRP ? tes_task_pgid(who, NULL)
-                                : tes_task_pid(who, NULL);
   }
   f->owner_type = type;
+  f->owner_uid = t->cred->uid;
+  f->owner_euid = t->cred->euid;
   f->owner = type == F_OWNER_PGRP ? -nr : nr;
   return 0;
 }
@@ -101,10 +106,8 @@ static gint owner_in_ns(TesTask *t, TesFile *f) {
   TesNs *ns = tes_ctx_pid_ns(tes_task_ctx(t));
   g_autoptr(TesTask) who = tes_task_find(f->kernel, NULL, ABS(owner), FALSE);
   if (!who)
-    return 0;
-  return f->owner_type == F_OWNER_TID    ? tes_task_tid(who, ns)
-         : f->owner_type == F_OWNER_PGRP ? tes_task_pgid(who, ns)
-                                         : tes_task_pid(who, ns);
+    return ns->parent ? 0 : ABS(owner);
+  return tes_task_tid(who, ns);
 }
 
 static glong owner_ex(TesTask *t, TesFile *f, guint cmd, gulong arg) {
@@ -177,7 +180,7 @@ static glong sys_fcntl(TesTask *t, const gulong a[6]) {
     return (glong)(guint)g_atomic_int_get((gint *)&f->flags) |
            (f->path && !(f->flags & O_PATH) ? 0100000 : 0);
   case F_SETFL:
-    return set_fl(t, f, a[2]);
+    return set_fl(t, fd, f, a[2]);
   case F_GETLK:
   case F_SETLK:
   case F_SETLKW:
@@ -198,8 +201,10 @@ static glong sys_fcntl(TesTask *t, const gulong a[6]) {
   case F_GETPIPE_SZ:
   case F_SETPIPE_SZ:
     return tes_file_pipe(f) ? f->ops->fcntl(f, t, cmd, a[2]) : -EBADF;
-  case F_GETLEASE: /* there are no leases */
-    return F_UNLCK;
+  case F_GETLEASE:
+    return tes_lease_get(f);
+  case F_SETLEASE:
+    return tes_lease_set(t, f, fd, (int)a[2]);
   default:
     return TES_HAS(f->ops, fcntl) ? f->ops->fcntl(f, t, cmd, a[2]) : -EINVAL;
   }
@@ -212,6 +217,18 @@ static glong set_flag_ioctl(TesTask *t, TesFile *f, gulong arg, guint flag) {
   if (tes_copy_in(t, &on, arg, sizeof on) < 0)
     return -EFAULT;
   return set_status(f, on ? flag : 0, flag);
+}
+
+static glong set_async(TesTask *t, TesFile *f, int fd, gulong arg) {
+  int on;
+  if (tes_copy_in(t, &on, arg, sizeof on) < 0)
+    return -EFAULT;
+  if (!on == !(f->flags & O_ASYNC))
+    return 0;
+  if (!tes_file_can_async(f))
+    return -ENOTTY;
+  tes_file_set_async(f, fd, on != 0);
+  return set_status(f, on ? O_ASYNC : 0, O_ASYNC);
 }
 
 /* What is left to read, of a regular file. */
@@ -241,7 +258,7 @@ static glong sys_ioctl(TesTask *t, const gulong a[6]) {
   case FIONBIO:
     return set_flag_ioctl(t, f, a[2], O_NONBLOCK);
   case FIOASYNC:
-    return set_flag_ioctl(t, f, a[2], O_ASYNC);
+    return set_async(t, f, fd, a[2]);
   case FIONREAD:
     if (tes_file_is_regular(f))
       return bytes_left(t, f, a[2]);
@@ -310,12 +327,11 @@ static glong sys_flock(TesTask *t, const gulong a[6]) {
   return f ? tes_lock_flock(t, f, (int)a[1]) : -EBADF;
 }
 
-#define FCNTL_NOTE \
-  "no leases, directory notification or O_ASYNC signals"
+#define FCNTL_NOTE "no F_NOTIFY (inotify(7) has it); execve does not break leases"
 
 static const TesSyscall rows[] = {
     {3, "close", sys_close, TES_FULL, NULL, "f"},
-    {16, "ioctl", sys_ioctl, TES_PARTIAL, "what the file offers; FIOASYNC sends no signals", "fxp"},
+    {16, "ioctl", sys_ioctl, TES_PARTIAL, "what the file offers", "fxp"},
     {22, "pipe", sys_pipe, TES_FULL, NULL, "p"},
     {32, "dup", sys_dup, TES_FULL, NULL, "f"},
     {33, "dup2", sys_dup2, TES_FULL, NULL, "fd"},
@@ -325,8 +341,10 @@ static const TesSyscall rows[] = {
     {290, "eventfd2", sys_eventfd2, TES_FULL, NULL, "ux"},
     {292, "dup3", sys_dup3, TES_FULL, NULL, "fdx"},
     {293, "pipe2", sys_pipe2, TES_FULL, NULL, "px"},
-    {300, "fanotify_init", NULL, TES_NONE, "whole mounts and decisions about access are not offered; inotify is", "xx"},
-    {301, "fanotify_mark", NULL, TES_NONE, "whole mounts and decisions about access are not offered; inotify is", "fxxas"},
+    {300, "fanotify_init", NULL, TES_NONE,
+     "whole mounts and decisions about access are not offered; inotify is", "xx"},
+    {301, "fanotify_mark", NULL, TES_NONE,
+     "whole mounts and decisions about access are not offered; inotify is", "fxxas"},
     {436, "close_range", sys_close_range, TES_FULL, NULL, "uux"},
 };
 

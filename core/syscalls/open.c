@@ -11,6 +11,19 @@
 
 #define KERNEL_O_LARGEFILE 0100000u /* 0 in the C library's header for x86-64; F_GETFL shows it */
 
+/* Leases are broken before the file is opened, and truncated. Whoever may not open it cannot break one. */
+static int break_leases(TesTask *t, const TesAt *open_at, guint flags) {
+  static const guint masks[] = {R_OK, W_OK, R_OK | W_OK, R_OK | W_OK};
+  TesAt at = *open_at;
+  g_autoptr(TesPath) path = NULL;
+  if (flags & O_NOFOLLOW)
+    at.flags |= TES_AT_NOFOLLOW;
+  if ((flags & O_PATH) || tes_vfs_walk(tes_task_ctx(t), &at, &path) < 0 || !S_ISREG(path->inode->mode) ||
+      tes_inode_permission(path->inode, tes_task_ctx(t), masks[flags & O_ACCMODE]) < 0)
+    return 0;
+  return tes_lease_break(path->inode, t, flags);
+}
+
 static glong open_common(TesTask *t, int dirfd, gulong upath, guint flags, guint32 mode, guint64 resolve) {
   TES_PATH_ARG(p);
   int r = tes_path_arg(t, &p, dirfd, upath, 0);
@@ -25,6 +38,8 @@ static glong open_common(TesTask *t, int dirfd, gulong upath, guint flags, guint
   }
   TesFile *f = NULL;
   mode = tes_ctx_apply_umask(tes_task_ctx(t), mode & 07777);
+  if (G_UNLIKELY(tes_lease_any()) && (r = break_leases(t, &p.at, flags)) < 0)
+    return r;
   r = tes_vfs_open(tes_task_ctx(t), &p.at, flags, mode, &f);
   return r < 0 ? r : tes_fd_give(t, f, (flags & O_CLOEXEC) != 0);
 }

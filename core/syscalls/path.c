@@ -220,6 +220,8 @@ static int truncate_place(TesTask *t, TesPath *p, goffset len) {
     return r;
   if (i->flags & TES_INODE_APPEND_ONLY)
     return -EPERM;
+  if (tes_lease_any() && (r = tes_lease_break(i, t, O_WRONLY)) < 0)
+    return r;
   TesSetAttr set = {.valid = TES_SET_SIZE | TES_SET_MTIME | TES_SET_CTIME, .size = len};
   set.mtime.tv_nsec = set.ctime.tv_nsec = UTIME_NOW;
   if (tes_inode_drops_setid(i, tes_task_ctx(t), FALSE, &set.mode))

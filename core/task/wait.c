@@ -20,7 +20,12 @@ typedef struct {
   guint depth; /* run_waiters() that this thread is in */
   guint n;
   gint *word[16];
+  GSList *after; /* After, newest first */
 } Wakes;
+typedef struct {
+  void (*fn)(gpointer);
+  gpointer data;
+} After;
 static __thread Wakes wakes __attribute__((tls_model("initial-exec")));
 
 static void wake_thread(gint *word) { syscall(SYS_futex, word, FUTEX_WAKE_PRIVATE, 1, NULL, NULL, 0); }
@@ -30,6 +35,18 @@ static void leave_waiters(void) {
     return;
   while (wakes.n > 0)
     wake_thread(wakes.word[--wakes.n]);
+  if (G_LIKELY(!wakes.after))
+    return;
+  GSList *after = g_slist_reverse(g_steal_pointer(&wakes.after));
+  for (GSList *l = after; l; l = l->next)
+    ((After *)l->data)->fn(((After *)l->data)->data);
+  g_slist_free_full(after, g_free);
+}
+
+void tes_queue_after(void (*fn)(gpointer), gpointer data) {
+  After *a = g_new(After, 1);
+  *a = (After){fn, data};
+  wakes.after = g_slist_prepend(wakes.after, a);
 }
 
 void tes_queue_init(TesQueue *q) {

@@ -35,6 +35,7 @@ enum {
       1
       << 4, /* tells TES_POLL_ROOM when enough space is free for what blocked writers want to write; they wait
                                 * for that alone, which saves wake-ups (pipes) */
+  TES_FILE_ASYNC = 1 << 5, /* O_ASYNC sends signals; sockets, terminals and pipes need not say so */
 };
 
 /* An event beside POLL*: see TES_FILE_ROOM. */
@@ -119,6 +120,8 @@ struct _TesFile {
   GSList *locks;                 /* private: core/file/locks.c */
   gboolean
       writer; /* the VFS called tes_inode_get_write(inode) for it: the core undoes that when the file goes */
+  guint32 owner_uid, owner_euid; /* who set the owner */
+  struct _TesFileAsync *async;   /* private: core/file/async.c */
 };
 
 /* Prepares the embedded base; one reference. `flags` are O_*. */

@@ -48,6 +48,9 @@ guint tes_queue_wake(TesQueue *, guint mask, gpointer key, guint n);
  * must be kept alive by the caller (usually by a reference to its file). */
 void tes_waiter_remove(TesWaiter *);
 
+/* For a waiter's callback: calls `fn` in this thread once it has no queue locked any more; other locks of the notifier may be held. */
+void tes_queue_after(void (*fn)(gpointer), gpointer data);
+
 /* Makes `w` wake `task` on any event of `mask`. */
 void tes_waiter_init_task(TesWaiter *w, TesTask *task, guint mask);
 
