@@ -58,6 +58,9 @@ static guint eventfd_poll(TesFile *f) {
   return (e->count > 0 ? POLLIN | POLLRDNORM : 0) | (e->count < EVENTFD_FULL ? POLLOUT | POLLWRNORM : 0);
 }
 
+/* As lseek(2) has it for such files: accepted, without effect. */
+static goffset eventfd_seek(TesFile *f, TesCtx *ctx, goffset off, int whence) { return 0; }
+
 static char *eventfd_fdinfo(TesFile *f) {
   EventFd *e = (EventFd *)f;
   TES_LOCKED(&e->lock);
@@ -77,6 +80,7 @@ static const TesFileOps eventfd_ops = {
     .read = eventfd_read,
     .write = eventfd_write,
     .poll = eventfd_poll,
+    .seek = eventfd_seek,
     .fdinfo = eventfd_fdinfo,
     .release = eventfd_release,
 };

@@ -68,6 +68,11 @@ TesPath *tes_fsinfo_peek(TesFsInfo *, gboolean cwd);
 /* Drops the reference when the task returns to the guest (core/task/ctx.c). */
 void tes_task_keep_path(TesTask *, TesPath * /* full */);
 
+/* ---- super.c ---- */
+
+/* sync(2): every mounted filesystem of the kernel. */
+void tes_supers_sync(TesKernel *);
+
 /* ---- fdtable.c ---- */
 
 /* As tes_fd_install() with the caller's reference, which is dropped if there is no number. */

@@ -153,7 +153,7 @@ gssize tes_file_read(TesFile *f, TesCtx *ctx, TesIov *iov, goffset *pos, int fla
 
 static int write_flags(TesFile *f, int flags) {
   guint status = (guint)g_atomic_int_get((gint *)&f->flags);
-  if (status & O_APPEND)
+  if ((status & O_APPEND) && !(flags & TES_RW_NOAPPEND))
     flags |= TES_RW_APPEND;
   if (status & O_DSYNC) /* O_SYNC includes it */
     flags |= TES_RW_SYNC;
@@ -247,10 +247,10 @@ static goffset default_seek(TesFile *f, TesCtx *ctx, goffset off, int whence) {
 }
 
 goffset tes_file_seek(TesFile *f, TesCtx *ctx, goffset off, int whence) {
-  if (!(f->ops->flags & TES_FILE_SEEKABLE) && !TES_HAS(f->ops, seek))
-    return -ESPIPE;
   if (whence < SEEK_SET || whence > SEEK_HOLE)
     return -EINVAL;
+  if (!(f->ops->flags & TES_FILE_SEEKABLE) && !TES_HAS(f->ops, seek))
+    return -ESPIPE;
   gboolean locked = lock_pos(f);
   goffset r = TES_HAS(f->ops, seek) ? f->ops->seek(f, ctx, off, whence) : -EOPNOTSUPP;
   if (r == -EOPNOTSUPP)

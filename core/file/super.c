@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Filesystem instances, device numbers, and finding a filesystem type by its name, a device by its number. */
+#include <core/file/file.h>
 #include <core/task/task.h>
 #include <string.h>
 #include <sys/mount.h>
@@ -36,10 +37,55 @@ void tes_super_set_root(TesSuper *s, TesInode *root) {
   g_atomic_int_add(&s->refs, -1); /* what tes_inode_init() took; the creator holds another */
 }
 
-void tes_super_activate(TesSuper *s) { g_atomic_int_inc(&s->active); }
+/* Those with mounts, for sync(2); no references. */
+static const TesLockClass active_class = {"mounted filesystems", TES_RANK_LEAF - 1, FALSE,
+                                          "list of filesystems with mounts"};
+static TesMutex active_lock;
+static GHashTable *active;
+
+static void active_init(void) {
+  tes_mutex_init(&active_lock, &active_class);
+  active = g_hash_table_new(NULL, NULL);
+}
+
+static void lock_active(void) {
+  static pthread_once_t once = PTHREAD_ONCE_INIT;
+  pthread_once(&once, active_init);
+  tes_mutex_lock(&active_lock);
+}
+
+void tes_super_activate(TesSuper *s) {
+  lock_active();
+  if (g_atomic_int_add(&s->active, 1) == 0)
+    g_hash_table_add(active, s);
+  tes_mutex_unlock(&active_lock);
+}
+
+/* Who mounts one holds a reference until it has deactivated it, so the ones in the table can be referenced. */
+void tes_supers_sync(TesKernel *k) {
+  g_autoptr(GPtrArray) all = g_ptr_array_new_with_free_func((GDestroyNotify)tes_super_unref);
+  GHashTableIter i;
+  gpointer s;
+  lock_active();
+  g_hash_table_iter_init(&i, active);
+  while (g_hash_table_iter_next(&i, &s, NULL))
+    if (((TesSuper *)s)->kernel == k)
+      g_ptr_array_add(all, tes_super_ref(s));
+  tes_mutex_unlock(&active_lock);
+  for (guint n = 0; n < all->len; n++) {
+    TesSuper *one = all->pdata[n];
+    if (TES_HAS(one->ops, sync))
+      one->ops->sync(one);
+  }
+}
 
 void tes_super_deactivate(TesSuper *s) {
-  if (!g_atomic_int_dec_and_test(&s->active))
+  lock_active();
+  gboolean last = g_atomic_int_dec_and_test(&s->active);
+  if (last)
+    g_hash_table_remove(active, s);
+  tes_mutex_unlock(&active_lock);
+  if (!last)
     return;
   tes_notify_unmount(s);
   if (TES_HAS(s->ops, shutdown))

@@ -243,6 +243,37 @@ static glong bytes_left(TesTask *t, TesFile *f, gulong arg) {
   return tes_copy_out(t, arg, &left, sizeof left);
 }
 
+/* ioctl_ficlonerange(2): everything up to the filesystem's own answer, which is that none here shares extents. */
+static glong clone_range(TesTask *t, TesFile *to, int from_fd) {
+  g_autoptr(TesFile) from = tes_fd_get_io(t, from_fd);
+  if (!from)
+    return -EBADF;
+  if (!from->inode || !to->inode || from->inode->super != to->inode->super)
+    return -EXDEV;
+  if (S_ISDIR(from->inode->mode) || S_ISDIR(to->inode->mode))
+    return -EISDIR;
+  if (!tes_file_is_regular(from) || !tes_file_is_regular(to))
+    return -EINVAL;
+  return tes_file_readable(from) && tes_file_writable(to) && !(to->flags & O_APPEND) ? -EOPNOTSUPP : -EBADF;
+}
+
+static glong dedupe_range(TesTask *t, TesFile *f, gulong arg) {
+  struct file_dedupe_range r;
+  if (tes_copy_in(t, &r, arg, sizeof r) < 0)
+    return -EFAULT;
+  if (!tes_file_readable(f) || r.reserved1 || r.reserved2)
+    return -EINVAL;
+  if (f->ops->flags & TES_FILE_DIR)
+    return -EISDIR;
+  return tes_file_is_regular(f) ? -EOPNOTSUPP : -EINVAL;
+}
+
+static glong block_size(TesTask *t, TesFile *f, gulong arg) {
+  TesAttr attr;
+  int r = tes_file_getattr(f, tes_task_ctx(t), &attr), n = (int)attr.blksize;
+  return r < 0 ? r : tes_copy_out(t, arg, &n, sizeof n);
+}
+
 static glong sys_ioctl(TesTask *t, const gulong a[6]) {
   int fd = (int)a[0];
   guint cmd = (guint)a[1];
@@ -263,12 +294,25 @@ static glong sys_ioctl(TesTask *t, const gulong a[6]) {
     if (tes_file_is_regular(f))
       return bytes_left(t, f, a[2]);
     break;
+  case FICLONE:
+    return clone_range(t, f, (int)a[2]);
+  case FICLONERANGE: {
+    struct file_clone_range r;
+    return tes_copy_in(t, &r, a[2], sizeof r) < 0 ? -EFAULT : clone_range(t, f, (int)r.src_fd);
+  }
+  case FIDEDUPERANGE:
+    return dedupe_range(t, f, a[2]);
+  case FIGETBSZ:
+    if (f->inode)
+      return block_size(t, f, a[2]);
+    break;
   case FIOQSIZE: {
     TesAttr attr;
     if (!f->inode || (!S_ISREG(f->inode->mode) && !S_ISDIR(f->inode->mode)))
       return -ENOTTY;
     int r = tes_file_getattr(f, tes_task_ctx(t), &attr);
-    return r < 0 ? r : tes_copy_out(t, a[2], &attr.size, 8);
+    gint64 bytes = (gint64)attr.blocks * 512; /* what it occupies, not its length */
+    return r < 0 ? r : tes_copy_out(t, a[2], &bytes, 8);
   }
   default:
     break;

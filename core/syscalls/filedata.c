@@ -44,9 +44,7 @@ glong tes_sys_do_syncfs(TesTask *t, const gulong a[6]) {
 }
 
 glong tes_sys_do_sync(TesTask *t, const gulong a[6]) {
-  TesPath *root = tes_ctx_root(tes_task_ctx(t));
-  if (root)
-    sync_super(root->inode);
+  tes_supers_sync(t->kernel);
   return 0;
 }
 
@@ -185,6 +183,8 @@ static glong getdents(TesTask *t, const gulong a[6], gboolean old) {
     return -EBADF;
   if (!TES_HAS(f->ops, readdir))
     return -ENOTDIR;
+  if (f->path && TES_HAS(f->path->vfs->ops, is_deleted) && f->path->vfs->ops->is_deleted(f->path))
+    return -ENOENT;
   Dents d = {.room = MIN((guint)a[2], DENTS_MAX), .old = old};
   g_autofree guchar *buf = d.buf = g_malloc(MAX(d.room, 1));
   TES_LOCKED(&f->pos_lock);

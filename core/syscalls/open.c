@@ -168,6 +168,35 @@ static glong sys_faccessat2(TesTask *t, const gulong a[6]) {
   return access_common(t, (int)a[0], a[1], a[2] & G_MAXUINT32, (int)a[3]);
 }
 
+/* ---- Handles: no filesystem here has any; the arguments are checked all the same ---- */
+
+static glong sys_name_to_handle_at(TesTask *t, const gulong a[6]) {
+  enum { MNT_ID_UNIQUE = 1, CONNECTABLE = 2, FID = 0x200 };
+  int flags = (int)a[4];
+  if (flags & ~(AT_SYMLINK_FOLLOW | AT_EMPTY_PATH | MNT_ID_UNIQUE | CONNECTABLE | FID))
+    return -EINVAL;
+  TES_PATH_ARG(p);
+  g_autoptr(TesPath) path = NULL;
+  g_autoptr(TesFile) file = NULL;
+  int r =
+      tes_path_arg(t, &p, (int)a[0], a[1], tes_at_flags(flags & (AT_SYMLINK_FOLLOW | AT_EMPTY_PATH), FALSE));
+  if (r == 0)
+    r = tes_path_arg_resolve(t, &p, &path, &file);
+  return r < 0 ? r : -EOPNOTSUPP;
+}
+
+static glong sys_open_by_handle_at(TesTask *t, const gulong a[6]) {
+  guint32 head[2]; /* handle_bytes, handle_type */
+  g_autoptr(TesFile) f = (int)a[0] == AT_FDCWD ? NULL : tes_fd_get(t, (int)a[0]);
+  if (!f && (int)a[0] != AT_FDCWD)
+    return -EBADF;
+  if (!tes_task_capable(t, CAP_DAC_READ_SEARCH))
+    return -EPERM;
+  if (tes_copy_in(t, head, a[1], sizeof head) < 0)
+    return -EFAULT;
+  return head[0] == 0 || head[0] > 128 /* MAX_HANDLE_SZ */ ? -EINVAL : -ESTALE;
+}
+
 /* ---- memfd_create ---- */
 
 /* The kernel's own tmpfs, made at first use (W5): NULL without such a filesystem. tes_kernel_free() gives it back. */
@@ -235,8 +264,10 @@ static const TesSyscall rows[] = {
     {SYS_creat, "creat", sys_creat, TES_FULL, NULL, "so"},
     {SYS_openat, "openat", sys_openat, TES_FULL, NULL, "asOo"},
     {SYS_faccessat, "faccessat", sys_faccessat, TES_FULL, NULL, "aso"},
-    {SYS_name_to_handle_at, "name_to_handle_at", NULL, TES_NONE, "no file handles", "asppx"},
-    {SYS_open_by_handle_at, "open_by_handle_at", NULL, TES_NONE, "no file handles", "fpO"},
+    {SYS_name_to_handle_at, "name_to_handle_at", sys_name_to_handle_at, TES_PARTIAL,
+     "no filesystem here has handles: EOPNOTSUPP", "asppx"},
+    {SYS_open_by_handle_at, "open_by_handle_at", sys_open_by_handle_at, TES_PARTIAL,
+     "no filesystem here has handles: ESTALE", "fpO"},
     {SYS_memfd_create, "memfd_create", sys_memfd_create, TES_PARTIAL, "no huge pages", "sx"},
     {SYS_openat2, "openat2", sys_openat2, TES_FULL, NULL, "aspu"},
     {SYS_faccessat2, "faccessat2", sys_faccessat2, TES_FULL, NULL, "asox"},

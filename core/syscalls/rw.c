@@ -66,18 +66,19 @@ static glong sys_pwrite64(TesTask *t, const gulong a[6]) { return simple(t, a, T
 
 /* RWF_* of preadv2(2); the ones of newer kernels are refused as unknown. */
 static int rwf_flags(Call *c, int rwf, gboolean writing) {
-  enum { HIPRI = 1, DSYNC = 2, SYNC = 4, NOWAIT = 8, APPEND = 16 };
-  if (rwf & ~(HIPRI | DSYNC | SYNC | NOWAIT | APPEND))
+  enum { HIPRI = 1, DSYNC = 2, SYNC = 4, NOWAIT = 8, APPEND = 16, NOAPPEND = 32 };
+  if (rwf & ~(HIPRI | DSYNC | SYNC | NOWAIT | APPEND | NOAPPEND))
     return -EOPNOTSUPP;
+  if ((rwf & APPEND) && (rwf & NOAPPEND))
+    return -EINVAL;
   if (rwf & NOWAIT)
     c->flags |= TES_RW_NONBLOCK;
   if (writing && (rwf & (DSYNC | SYNC)))
     c->flags |= TES_RW_SYNC;
-  if (rwf & APPEND) {
-    if (!writing)
-      return -EOPNOTSUPP;
+  if (writing && (rwf & APPEND))
     c->flags |= TES_RW_APPEND;
-  }
+  if (rwf & NOAPPEND)
+    c->flags |= TES_RW_NOAPPEND;
   return 0;
 }
 
@@ -123,7 +124,7 @@ static const TesSyscall rows[] = {
     {75, "fdatasync", tes_sys_do_fdatasync, TES_FULL, NULL, "f"},
     {77, "ftruncate", tes_sys_do_ftruncate, TES_FULL, NULL, "fd"},
     {78, "getdents", tes_sys_do_getdents, TES_FULL, NULL, "fpu"},
-    {162, "sync", tes_sys_do_sync, TES_PARTIAL, "syncs the caller's root file system only", ""},
+    {162, "sync", tes_sys_do_sync, TES_FULL, NULL, ""},
     {187, "readahead", tes_sys_do_readahead, TES_PARTIAL, "checks its arguments; nothing is read ahead",
      "fdu"},
     {217, "getdents64", tes_sys_do_getdents64, TES_FULL, NULL, "fpu"},

@@ -25,11 +25,7 @@ static int side_begin(Side *s, TesTask *t, gulong uoff) {
     s->pos = s->file->pos;
     return 0;
   }
-  if (!s->seekable)
-    return -ESPIPE;
-  if (tes_copy_in(t, &s->pos, uoff, sizeof s->pos) < 0)
-    return -EFAULT;
-  return s->pos < 0 ? -EINVAL : 0;
+  return tes_copy_in(t, &s->pos, uoff, sizeof s->pos) < 0 ? -EFAULT : 0;
 }
 
 static int side_end(Side *s, TesTask *t) {
@@ -91,10 +87,16 @@ glong tes_sys_do_sendfile(TesTask *t, const gulong a[6]) {
     return -EBADF;
   if (!(in->ops->flags & TES_FILE_SEEKABLE))
     return a[2] ? -ESPIPE : -EINVAL;
+  if ((in->ops->flags | out->ops->flags) & TES_FILE_DIR)
+    return -EINVAL;
   if (out->flags & O_APPEND)
     return -EINVAL;
   Side from = {.file = in}, to = {.file = out};
+  if ((gssize)a[3] < 0)
+    return -EINVAL;
   int r = side_begin(&from, t, a[2]);
+  if (r == 0 && from.pos < 0)
+    return -EINVAL;
   if (r == 0)
     r = side_begin(&to, t, 0);
   if (r < 0)
@@ -107,6 +109,43 @@ glong tes_sys_do_sendfile(TesTask *t, const gulong a[6]) {
       return -EFAULT;
   }
   return tes_sys_wrote(t, n);
+}
+
+static int copy_range_modes(TesFile *in, TesFile *out) {
+  if ((in->ops->flags | out->ops->flags) & TES_FILE_DIR)
+    return -EISDIR;
+  if (!tes_file_is_regular(in) || !tes_file_is_regular(out))
+    return -EINVAL;
+  if (!tes_file_readable(in) || !tes_file_writable(out) || (out->flags & O_APPEND))
+    return -EBADF;
+  return 0;
+}
+
+/* In Linux's order. *len is shortened to what the source has and the limits allow. Offsets wrap as unsigned numbers do. */
+static int copy_range_checks(TesTask *t, Side *from, Side *to, gsize *len) {
+  TesCtx *ctx = tes_task_ctx(t);
+  TesAttr a;
+  guint64 end;
+  int r = copy_range_modes(from->file, to->file);
+  if (r == 0)
+    r = tes_file_getattr(from->file, ctx, &a);
+  if (r < 0)
+    return r;
+  if (__builtin_add_overflow((guint64)from->pos, *len, &end) ||
+      __builtin_add_overflow((guint64)to->pos, *len, &end))
+    return -EOVERFLOW;
+  *len = from->pos >= (goffset)a.size ? 0 : MIN(*len, a.size - (guint64)from->pos);
+  if (from->pos < 0 || to->pos < 0)
+    return -EINVAL;
+  *len = MIN(*len, (guint64)(G_MAXINT64 - to->pos));
+  gssize allowed = tes_file_size_limit(to->file, ctx, to->pos, *len);
+  if (allowed < 0)
+    return (int)allowed;
+  *len = (gsize)allowed;
+  goffset n = (goffset)*len;
+  gboolean overlap =
+      from->file->inode == to->file->inode && from->pos < to->pos + n && to->pos < from->pos + n;
+  return overlap ? -EINVAL : 0;
 }
 
 glong tes_sys_do_copy_file_range(TesTask *t, const gulong a[6]) {
@@ -123,18 +162,9 @@ glong tes_sys_do_copy_file_range(TesTask *t, const gulong a[6]) {
     r = side_begin(&to, t, a[3]);
   if (r < 0)
     return r;
-  if ((in->ops->flags | out->ops->flags) & TES_FILE_DIR)
-    return -EISDIR;
-  if (!tes_file_is_regular(in) || !tes_file_is_regular(out))
-    return -EINVAL;
-  if (!tes_file_readable(in) || !tes_file_writable(out) || (out->flags & O_APPEND))
-    return -EBADF;
-  goffset end;
-  if (__builtin_add_overflow(from.pos, (goffset)len, &end) ||
-      __builtin_add_overflow(to.pos, (goffset)len, &end))
-    return -EOVERFLOW;
-  if (in->inode == out->inode && from.pos < to.pos + (goffset)len && to.pos < from.pos + (goffset)len)
-    return -EINVAL;
+  r = copy_range_checks(t, &from, &to, &len);
+  if (r < 0 || len == 0)
+    return r;
   gssize n = copy_loop(t, &from, &to, len);
   tell(n, in, out);
   if (n > 0 && (side_end(&from, t) < 0 || side_end(&to, t) < 0))
@@ -214,12 +244,18 @@ glong tes_sys_do_splice(TesTask *t, const gulong a[6]) {
     return -EINVAL;
   if ((pin && a[1]) || (pout && a[3]))
     return -ESPIPE;
+  if ((in->ops->flags | out->ops->flags) & TES_FILE_DIR)
+    return -EINVAL;
   if (pin == pout || (!pout && (out->flags & O_APPEND)))
+    return -EINVAL;
+  if ((a[1] && !(in->ops->flags & TES_FILE_SEEKABLE)) || (a[3] && !(out->ops->flags & TES_FILE_SEEKABLE)))
     return -EINVAL;
   Side from = {.file = in}, to = {.file = out};
   int r = side_begin(&from, t, a[1]);
   if (r == 0)
     r = side_begin(&to, t, a[3]);
+  if (r == 0 && (from.pos < 0 || to.pos < 0))
+    r = -EINVAL;
   if (r < 0)
     return r;
   gssize n = pin ? splice_from_pipe(t, in, &to, len, nonblock) : splice_to_pipe(t, &from, out, len, nonblock);

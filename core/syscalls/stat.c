@@ -83,7 +83,7 @@ static void fill_statx(struct statx *x, const TesAttr *a) {
   x->stx_mask = STATX_BASIC_STATS;
   x->stx_blksize = a->blksize;
   x->stx_attributes = a->attributes;
-  x->stx_attributes_mask = STATX_ATTR_APPEND | STATX_ATTR_IMMUTABLE;
+  x->stx_attributes_mask = STATX_ATTR_APPEND | STATX_ATTR_IMMUTABLE | STATX_ATTR_MOUNT_ROOT;
   x->stx_nlink = a->nlink;
   x->stx_uid = a->uid;
   x->stx_gid = a->gid;
@@ -104,6 +104,9 @@ static void fill_statx(struct statx *x, const TesAttr *a) {
   x->stx_dev_minor = minor(a->dev);
 }
 
+#ifndef STATX_ATTR_MOUNT_ROOT
+#define STATX_ATTR_MOUNT_ROOT 0x2000U
+#endif
 #ifndef STATX_MNT_ID
 #define STATX_MNT_ID 0x1000U
 #endif
@@ -121,7 +124,7 @@ static glong sys_statx(TesTask *t, const gulong args[6]) {
   g_autoptr(TesPath) path = NULL;
   g_autoptr(TesFile) file = NULL;
   int r = tes_path_arg(t, &p, (int)args[0], args[1], tes_at_flags(flags, TRUE));
-  if (r == 0 && (mask & STATX_MNT_ID))
+  if (r == 0)
     r = tes_path_arg_resolve(t, &p, &path, &file);
   if (r < 0)
     return r;
@@ -132,7 +135,9 @@ static glong sys_statx(TesTask *t, const gulong args[6]) {
   if (r < 0)
     return r;
   fill_statx(&x, &a);
-  if (path) {
+  if (path && path->inode == path->inode->super->root)
+    x.stx_attributes |= STATX_ATTR_MOUNT_ROOT;
+  if (path && (mask & STATX_MNT_ID)) {
     x.stx_mask |= STATX_MNT_ID;
     x.stx_mnt_id = path->vfs->ops->mount_id(path);
   }
@@ -201,7 +206,8 @@ static const TesSyscall rows[] = {
     {SYS_statfs, "statfs", sys_statfs, TES_FULL, NULL, "sp"},
     {SYS_fstatfs, "fstatfs", sys_fstatfs, TES_FULL, NULL, "fp"},
     {SYS_newfstatat, "newfstatat", sys_newfstatat, TES_FULL, NULL, "aspx"},
-    {SYS_statx, "statx", sys_statx, TES_FULL, NULL, "asxxp"},
+    {SYS_statx, "statx", sys_statx, TES_PARTIAL,
+     "MOUNT_ROOT is not shown where a directory below a filesystem's root is bound; no DIOALIGN", "asxxp"},
 };
 
 const TesSyscallTable tes_sys_stat = TES_ROWS(rows);

@@ -21,8 +21,9 @@ enum {
   TES_RW_NONBLOCK = 1 << 0, /* informative: the core blocks, never the operation */
   TES_RW_APPEND = 1 << 1,   /* write at the end of file, whatever *pos says; set *pos */
   TES_RW_SYNC = 1 << 2,
-  TES_RW_PWRITE = 1 << 3, /* an explicit offset was given */
-  TES_RW_QUIET = 1 << 4,  /* the caller tells those who watch the file itself */
+  TES_RW_PWRITE = 1 << 3,   /* an explicit offset was given */
+  TES_RW_NOAPPEND = 1 << 4, /* for the core: O_APPEND does not count this time */
+  TES_RW_QUIET = 1 << 4,    /* the caller tells those who watch the file itself */
 };
 
 /* properties of a kind of file */
@@ -142,11 +143,12 @@ void tes_file_add_watch(TesFile *, TesFileWatch *);
 /* In constant time; nothing happens if it was removed, or called, already. */
 void tes_file_remove_watch(TesFile *, TesFileWatch *);
 
+/* Access mode 3 is neither; open(2), "File access mode". */
 static inline gboolean tes_file_readable(const TesFile *f) {
-  return (f->flags & O_ACCMODE) != O_WRONLY && !(f->flags & O_PATH);
+  return ((f->flags + 1) & 1) && !(f->flags & O_PATH);
 }
 static inline gboolean tes_file_writable(const TesFile *f) {
-  return (f->flags & O_ACCMODE) != O_RDONLY && !(f->flags & O_PATH);
+  return ((f->flags + 1) & 2) && !(f->flags & O_PATH);
 }
 guint tes_file_poll(TesFile *);
 
