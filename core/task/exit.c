@@ -241,6 +241,7 @@ void tes_task_vfork_done(TesTask *child) {
 }
 
 void tes_task_leave_memory(TesTask *t) {
+  tes_task_tell_leave(t);
   if (t->mm) {
     tes_futex_exit_robust(t);
     if (t->clear_child_tid && (tes_tg_n_live(t->tg) > 1 || t->vm_shared)) {

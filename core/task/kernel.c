@@ -248,6 +248,7 @@ void tes_kernel_free(TesKernel *k) {
   tes_queue_clear(&k->signal_queue);
   g_clear_error(&k->save_error);
   g_free(k->extra_auxv);
+  g_slist_free_full(k->on_leave, g_free);
   g_free(k->syslog);
   tes_mutex_clear(&k->ext_lock);
   tes_mutex_clear(&k->task_set);

@@ -110,6 +110,8 @@ void tes_after_run(TesAfter *);
 void tes_tg_reap(TesThreadGroup *, gboolean account, TesAfter *);
 /* Robust futexes, the cleared tid and vfork: what exec and exit do to the memory they leave. No lock held. */
 void tes_task_leave_memory(TesTask *);
+/* run.c: those who asked to be told (tes_kernel_on_leave). */
+void tes_task_tell_leave(TesTask *);
 /* Detaches from and drops the task's memory and exec; `exec`, `mm`: new ones (exec(2)) or NULL. */
 void tes_task_switch_memory(TesTask *, TesMM *mm, TesExec *exec);
 /* CPU time and counters of a group: live and dead threads. Locked. */

@@ -227,12 +227,35 @@ static void serve_trap(TesTask *t) {
   }
 }
 
+static void drop_file(gpointer p) { tes_file_unref(p); }
+
+void tes_task_drop_file(TesTask *t, TesFile *f) {
+  if (t->working)
+    t->dropped_files = g_slist_prepend(t->dropped_files, f);
+  else
+    tes_file_unref(f);
+}
+
+void tes_kernel_on_leave(TesKernel *k, void (*fn)(TesTask *, gpointer), gpointer data) {
+  Work *w = g_new(Work, 1);
+  *w = (Work){fn, data};
+  k->on_leave = g_slist_append(k->on_leave, w);
+}
+
+void tes_task_tell_leave(TesTask *t) {
+  for (GSList *l = t->kernel->on_leave; l; l = l->next)
+    ((Work *)l->data)->fn(t, ((Work *)l->data)->data);
+  g_slist_free_full(g_steal_pointer(&t->dropped_files), drop_file);
+}
+
 static void drop_path(gpointer p) { tes_path_unref(p); }
 
 /* Everything that must happen between a trap and the next run of the guest; TRUE if it should be looked at again. */
 static gboolean before_guest(TesTask *t) {
   if (G_UNLIKELY(t->borrowed_paths))
     g_slist_free_full(g_steal_pointer(&t->borrowed_paths), drop_path);
+  if (G_UNLIKELY(t->dropped_files))
+    g_slist_free_full(g_steal_pointer(&t->dropped_files), drop_file);
   tes_epoch_poll();
   gboolean again = FALSE;
   if (G_UNLIKELY(g_atomic_int_get(&t->kernel->pause_count) > 0)) {

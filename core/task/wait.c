@@ -190,8 +190,11 @@ static int sleep_for_token(TesTask *t, TesTime deadline, TesTaskState how) {
 static int block(TesTask *t, TesTime deadline, gboolean killable_only, TesTaskState how) {
   tes_count(&t->nvcsw);
   for (;;) {
-    if (how == TES_TASK_BLOCKED && g_atomic_int_get(&t->work_pending))
+    if (how == TES_TASK_BLOCKED && g_atomic_int_get(&t->work_pending)) {
+      t->working = TRUE;
       tes_task_run_work(t);
+      t->working = FALSE;
+    }
     if (g_atomic_int_get(&t->killed) || (!killable_only && g_atomic_int_get(&t->sig_flag)))
       return -EINTR;
     int token = TOKEN;
@@ -209,7 +212,9 @@ static int block(TesTask *t, TesTime deadline, gboolean killable_only, TesTaskSt
 
 int tes_task_block(TesTask *t, TesTime deadline) { return block(t, deadline, FALSE, TES_TASK_BLOCKED); }
 
-int tes_task_block_killable(TesTask *t, TesTime deadline) { return block(t, deadline, TRUE, TES_TASK_BLOCKED); }
+int tes_task_block_killable(TesTask *t, TesTime deadline) {
+  return block(t, deadline, TRUE, TES_TASK_BLOCKED);
+}
 
 int tes_task_block_within(TesTask *t, TesTime deadline, gboolean killable_only) {
   return block(t, deadline, killable_only, TES_TASK_BLOCKED_WITHIN);

@@ -42,6 +42,8 @@ gboolean inotify_accounts_init(TesKernel *k, GError **error) {
 /* Adds to what the user has, unless that goes past a limit. */
 static gboolean account(TesKernel *k, guint32 uid, gint instances, gint watches) {
   Accounts *all = tes_kernel_get_data(k, &accounts_key);
+  if (!all) /* the kernel is being taken down */
+    return FALSE;
   TES_LOCKED(&all->lock);
   Account *a = g_hash_table_lookup(all->users, GUINT_TO_POINTER(uid));
   if (!a) {

@@ -69,6 +69,11 @@ void tes_task_set_restart(TesTask *, glong (*fn)(TesTask *, const gulong args[6]
 
 /* A per-task deferred action, run by the task itself before it returns to the guest. Any thread. */
 void tes_task_add_work(TesTask *, void (*fn)(TesTask *, gpointer), gpointer data);
+/* Drops a reference (transfer full) on a file whose descriptor the task's own deferred action took away. The call that the task is
+ * blocked in may use the file without a reference (tes_fd_borrow()): then it goes when the call is over. The task itself only. */
+void tes_task_drop_file(TesTask *, TesFile *);
+/* Has `fn` called by each task that leaves its memory, in exit and in exec, while it is still there. Before the first process. */
+void tes_kernel_on_leave(TesKernel *, void (*fn)(TesTask *, gpointer), gpointer data);
 
 /* Reading a process for /proc: memory map lines, statistics. */
 typedef struct {
