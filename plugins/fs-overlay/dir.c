@@ -28,52 +28,64 @@ void ov_snapshot_unref(OvSnapshot *s) {
 /* ---- One layer ---- */
 
 /* Entries are taken in batches and looked at afterwards: a filesystem may hold its lock while it hands them out. */
-#define BATCH 512
+#define BATCH 4096
 
 typedef struct {
-  char *name;
+  gsize name; /* in the batch's text */
   guint64 ino;
   guint type;
   goffset next;
 } Raw;
 
-static void raw_clear(gpointer p) { g_free(((Raw *)p)->name); }
+typedef struct {
+  GArray *raw;
+  GString *text;
+} Batch;
 
 static gboolean dots(const char *name) {
   return name[0] == '.' && (!name[1] || (name[1] == '.' && !name[2]));
 }
 
 static gboolean take(gpointer data, const char *name, gsize len, guint64 ino, guint type, goffset next) {
-  GArray *batch = data;
-  if (batch->len >= BATCH)
+  Batch *b = data;
+  if (b->raw->len >= BATCH)
     return FALSE;
-  Raw r = {g_strndup(name, len), ino, type, next};
-  g_array_append_val(batch, r);
+  Raw r = {b->text->len, ino, type, next};
+  g_string_append_len(b->text, name, (gssize)len);
+  g_string_append_c(b->text, '\0');
+  g_array_append_val(b->raw, r);
   return TRUE;
 }
 
-/* The next entries from *pos on, in *batch. */
-static int read_batch(TesFile *f, TesCtx *ctx, goffset *pos, GArray *batch) {
-  g_array_set_size(batch, 0);
-  return TES_HAS(f->ops, readdir) ? f->ops->readdir(f, ctx, pos, take, batch) : -ENOTDIR;
+/* The next entries from *pos on. */
+static int read_batch(TesFile *f, TesCtx *ctx, goffset *pos, Batch *b) {
+  g_array_set_size(b->raw, 0);
+  g_string_truncate(b->text, 0);
+  return TES_HAS(f->ops, readdir) ? f->ops->readdir(f, ctx, pos, take, b) : -ENOTDIR;
 }
 
-static GArray *batch_new(void) {
-  GArray *batch = g_array_new(FALSE, FALSE, sizeof(Raw));
-  g_array_set_clear_func(batch, raw_clear);
-  return batch;
+static Batch *batch_new(void) {
+  Batch *b = g_new(Batch, 1);
+  *b = (Batch){g_array_sized_new(FALSE, FALSE, sizeof(Raw), BATCH), g_string_sized_new(8192)};
+  return b;
 }
+static void batch_free(Batch *b) {
+  g_array_unref(b->raw);
+  g_string_free(b->text, TRUE);
+  g_free(b);
+}
+G_DEFINE_AUTOPTR_CLEANUP_FUNC(Batch, batch_free)
 
 int ov_list_layer(TesInode *dir, TesCtx *ctx, OvNameFunc fn, gpointer data) {
   g_autoptr(TesFile) f = NULL;
-  g_autoptr(GArray) batch = batch_new();
+  g_autoptr(Batch) b = batch_new();
   goffset pos = 0;
   int r = ov_open_real(dir, ctx, O_RDONLY | O_DIRECTORY, &f);
-  while (r == 0 && (r = read_batch(f, ctx, &pos, batch)) == 0 && batch->len) {
-    for (guint k = 0; k < batch->len && r == 0; k++) {
-      const Raw *e = &g_array_index(batch, Raw, k);
-      if (!dots(e->name))
-        r = fn(data, e->name, e->ino, e->type);
+  while (r == 0 && (r = read_batch(f, ctx, &pos, b)) == 0 && b->raw->len) {
+    for (guint k = 0; k < b->raw->len && r == 0; k++) {
+      const Raw *e = &g_array_index(b->raw, Raw, k);
+      if (!dots(b->text->str + e->name))
+        r = fn(data, b->text->str + e->name, e->ino, e->type);
     }
   }
   return r;
@@ -85,8 +97,8 @@ typedef struct {
   OvInode *dir;
   TesCtx *ctx;
   TesInode *layer; /* being read */
-  guint64 dev;
-  gboolean is_upper, more; /* layers below follow */
+  guint dev;       /* its index */
+  gboolean is_upper;
   GHashTable *seen;
   OvSnapshot *to;
 } Merge;
@@ -129,7 +141,7 @@ static guint64 entry_ino(Merge *m, const char *name, guint64 ino, guint type) {
       return ov_ino(s, a.dev, a.ino); /* a directory that merges is known by its lower's number */
     break;
   }
-  return ov_ino(s, m->dev, ino);
+  return ov_ino_on(m->dev, ino);
 }
 
 static int merge_name(gpointer data, const char *name, guint64 ino, guint type) {
@@ -150,7 +162,8 @@ static int merge_layer(Merge *m, TesInode *layer) {
   TesAttr a;
   int r = layer->ops->getattr(layer, m->ctx, &a);
   m->layer = layer;
-  m->dev = a.dev;
+  if (r == 0)
+    m->dev = ov_dev_index(ov_super(m->dir), a.dev);
   return r < 0 ? r : ov_list_layer(layer, m->ctx, merge_name, m);
 }
 
@@ -203,7 +216,7 @@ typedef struct {
   OvInode *dir;
   /* Position lock. One of them, chosen when reading begins at the start. */
   TesFile *only; /* the one layer's own description */
-  guint64 dev;
+  guint dev;     /* index */
   gboolean only_upper;
   OvSnapshot *list;
 } OvDir;
@@ -223,35 +236,37 @@ static int begin(OvDir *d, TesCtx *ctx) {
   TesInode *layer = u ? u : o->lower[0].inode;
   TesAttr a;
   int r = layer->ops->getattr(layer, ctx, &a);
-  d->dev = a.dev;
+  if (r == 0)
+    d->dev = ov_dev_index(ov_super(o), a.dev);
   d->only_upper = u != NULL;
   return r < 0 ? r : ov_open_real(layer, ctx, O_RDONLY | O_DIRECTORY, &d->only);
 }
 
 /* One entry of the only layer. Numbers are the overlay's; a whiteout may be left in a directory that no longer merges. */
-static gboolean emit(OvDir *d, TesCtx *ctx, const Raw *e, TesDirFill fill, gpointer data) {
-  OvSuper *s = ov_super(d->dir);
-  gsize len = strlen(e->name);
-  guint64 ino;
-  if (dots(e->name)) {
+static gboolean emit(OvDir *d, TesCtx *ctx, const char *name, const Raw *e, TesDirFill fill, gpointer data) {
+  gsize len = strlen(name);
+  guint64 ino = 0;
+  if (dots(name)) {
     ino = len == 1 ? d->dir->base.ino : parent_ino(d->dir);
-  } else if (whiteout_in(d->only->inode, ctx, e->name, e->type)) {
+  } else if (whiteout_in(d->only->inode, ctx, name, e->type)) {
     return TRUE;
   } else {
-    guint64 known = d->only_upper ? upper_ino(s, ctx, d->only->inode, e->name, e->ino, e->type) : 0;
-    ino = known ? known : ov_ino(s, d->dev, e->ino);
+    if (d->only_upper)
+      ino = upper_ino(ov_super(d->dir), ctx, d->only->inode, name, e->ino, e->type);
+    if (!ino)
+      ino = ov_ino_on(d->dev, e->ino);
   }
-  return fill(data, e->name, len, ino, e->type, e->next);
+  return fill(data, name, len, ino, e->type, e->next);
 }
 
 static int read_through(OvDir *d, TesCtx *ctx, goffset *pos, TesDirFill fill, gpointer data) {
-  g_autoptr(GArray) batch = batch_new();
+  g_autoptr(Batch) b = batch_new();
   int r;
   goffset at = *pos;
-  while ((r = read_batch(d->only, ctx, &at, batch)) == 0 && batch->len) {
-    for (guint k = 0; k < batch->len; k++) {
-      const Raw *e = &g_array_index(batch, Raw, k);
-      if (!emit(d, ctx, e, fill, data))
+  while ((r = read_batch(d->only, ctx, &at, b)) == 0 && b->raw->len) {
+    for (guint k = 0; k < b->raw->len; k++) {
+      const Raw *e = &g_array_index(b->raw, Raw, k);
+      if (!emit(d, ctx, b->text->str + e->name, e, fill, data))
         return 0;
       *pos = e->next;
     }

@@ -49,7 +49,7 @@ typedef struct {
   GHashTable *inodes;  /* layer's inode -> OvInode, borrowed both */
   GHashTable *index;   /* lower inode with several names, and its upper inode -> OvIndex */
   GHashTable *origins; /* upper inode number -> overlay's, of what was copied up */
-  GArray *devs;        /* device numbers of the layers' inodes: index is what ov_ino() mixes in */
+  GArray *devs;        /* device numbers of the layers' inodes: index is what ov_ino_on() mixes in */
 } OvSuper;
 
 struct _OvInode {
@@ -84,8 +84,12 @@ static inline gboolean ov_is_whiteout(const TesInode *i) { return S_ISCHR(i->mod
 
 /* super.c */
 extern const TesFsTypeOps ov_type;
-/* st_ino and d_ino of a layer's inode number on device `dev`. */
-guint64 ov_ino(OvSuper *, guint64 dev, guint64 ino);
+/* st_ino and d_ino of a layer's inode number on a device of that index. */
+guint ov_dev_index(OvSuper *, guint64 dev);
+guint64 ov_ino_on(guint dev_index, guint64 ino);
+static inline guint64 ov_ino(OvSuper *s, guint64 dev, guint64 ino) {
+  return ov_ino_on(ov_dev_index(s, dev), ino);
+}
 /* The number under which a file of the upper layer has been known before it was copied there, or 0. */
 guint64 ov_origin(OvSuper *, guint64 upper_ino);
 /* The same, also of what an earlier instance has copied up. */

@@ -21,13 +21,17 @@ static const TesLockClass table_class = {"overlay inodes", TES_RANK_LEAF - 3, FA
 
 /* ---- Numbers ---- */
 
-guint64 ov_ino(OvSuper *s, guint64 dev, guint64 ino) {
+guint ov_dev_index(OvSuper *s, guint64 dev) {
   TES_LOCKED(&s->table_lock);
   guint k = 0;
   while (k < s->devs->len && g_array_index(s->devs, guint64, k) != dev)
     k++;
   if (k == s->devs->len)
     g_array_append_val(s->devs, dev);
+  return k;
+}
+
+guint64 ov_ino_on(guint k, guint64 ino) {
   if (k == 0)
     return ino;
   if (ino >> INO_BITS) /* no room for the layer: mixed, which may collide in theory */
@@ -365,7 +369,7 @@ static int make_root(OvSuper *s, TesCtx *ctx) {
   TesInode *root;
   TesAttr a;
   if (s->lower[0]->ops->getattr(s->lower[0], ctx, &a) == 0)
-    ov_ino(s, a.dev, a.ino); /* the topmost lower layer's numbers stay as they are */
+    ov_dev_index(s, a.dev); /* the topmost lower layer's numbers stay as they are */
   int r =
       ov_inode_get(s, ctx, NULL, NULL, s->upper ? tes_inode_ref(s->upper) : NULL, lower, s->n_lower, &root);
   if (r == 0)

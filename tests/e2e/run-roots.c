@@ -11,7 +11,10 @@
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
+#include <errno.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/un.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -146,11 +149,12 @@ static void test_rw(gconstpointer arm) {
   HAS("d/gone", NULL);
   HAS("d/n2/x", "x\n");
   /* Of the host's proc and sys nothing is to be seen, even when the sandbox's own are taken away. */
-  expect(arm,
-         WORDS("--rw", "--", "/bin/sh", "-c",
-               "umount /proc /sys || exit 3; ls -A /proc /sys; (echo x >/proc/sysrq-trigger) 2>/dev/null || "
-               "echo no"),
-         0, "/proc:\n\n/sys:\nno\n");
+  expect(
+      arm,
+      WORDS("--rw", "--", "/bin/sh", "-c",
+            "umount -l /proc /sys || exit 3; ls -A /proc /sys; (echo x >/proc/sysrq-trigger) 2>/dev/null || "
+            "echo no"),
+      0, "/proc:\n\n/sys:\nno\n");
   end();
 }
 
@@ -328,6 +332,24 @@ static void test_special_files(gconstpointer arm) {
                        "mknod n c 1 3 2>/dev/null || "
                        "echo no; (echo hello >fifo &) ; cat fifo";
   expect(arm, WORDS("--bind", d, "/mnt", "--", "/bin/sh", "-c", script), 0, "no\nno\nno\nhello\n");
+  /* A server of the host cannot be reached. */
+  struct sockaddr_un a = {.sun_family = AF_UNIX};
+  g_snprintf(a.sun_path, sizeof a.sun_path, "%s/sock", d);
+  int server = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+  g_assert_cmpint(bind(server, (struct sockaddr *)&a, sizeof a), ==, 0);
+  g_assert_cmpint(listen(server, 1), ==, 0);
+  expect(arm,
+         WORDS("--bind", d, "/mnt", "--ro-bind", g_getenv("TESSERA_GUEST_DIR"), "/opt", "--", "/opt/escape",
+               "--helper", "connect", "/mnt/sock"),
+         ECONNREFUSED, "");
+  close(server);
+  /* Set-id programs are so in the sandbox. */
+  g_autofree char *id = in("d/id");
+  const char *copy[] = {"cp", "/usr/bin/id", id, NULL};
+  g_auto(ProcResult) copied = proc_run(copy, NULL, 10);
+  g_assert_true(copied.status == 0 && chown(id, 65534, 0) == 0 && chmod(id, 04755) == 0);
+  expect(arm, WORDS("--user=1000", "--ro-bind", d, "/mnt", "--", "/bin/sh", "-c", "/mnt/id -u; true"), 0,
+         "65534\n");
   end();
 }
 

@@ -6,6 +6,8 @@
 #include <linux/openat2.h>
 #include <pthread.h>
 #include <sys/mount.h>
+#include <sys/socket.h>
+#include <sys/un.h>
 
 #define SECRET "TOP-SECRET"
 
@@ -250,6 +252,14 @@ HELPER(chase) {
   pthread_join(t, NULL);
   dprintf(1, "looked\n");
   return found != 0;
+}
+
+/* connect PATH: 0 if a peer answers, else errno. */
+HELPER(connect) {
+  struct sockaddr_un a = {.sun_family = AF_UNIX};
+  int fd = (int)SYS(socket(AF_UNIX, SOCK_STREAM, 0));
+  snprintf(a.sun_path, sizeof a.sun_path, "%s", argv[0]);
+  return connect(fd, (struct sockaddr *)&a, sizeof a) == 0 ? 0 : errno;
 }
 
 /* append FILE: records of 64 bytes for ever; each is one write. */

@@ -453,6 +453,40 @@ static void test_host_files(Fix *f, gconstpointer fs) {
   FAILS(make(R(f), "/dev", S_IFBLK | 0600, NULL), EPERM);
 }
 
+/* cache=shared: what other processes of the host do is seen at the next use. exclusive: names are not asked for again. */
+static void test_host_cache(Fix *f, gconstpointer fs) {
+  (void)fs;
+  OK(mkdir_(R(f), "/s", 0755));
+  OK(mkdir_(R(f), "/e", 0755));
+  g_autofree char *dir = g_build_filename(scratch, "cXXXXXX", NULL);
+  g_assert_nonnull(mkdtemp(dir));
+  for (int k = 0; k < 2; k++) {
+    TesSuper *s = NULL;
+    TesAt at = {.path = k ? "/e" : "/s"};
+    OK(tes_fs_new_super(tes_kernel_supervisor_ctx(kernel), "host", dir,
+                        k ? "rw,cache=exclusive" : "rw,cache=shared", 0, &s));
+    OK(vfs->ops->mount(vfs, R(f), &at, s, "src", 0));
+  }
+  g_autofree char *path = g_build_filename(dir, "new", NULL), *other = g_build_filename(dir, "other", NULL);
+  FAILS(walk(R(f), "/s/new"), ENOENT);
+  g_assert_true(g_file_set_contents(path, "x", 1, NULL));
+  OK(walk(R(f), "/s/new"));
+  OK(walk(R(f), "/e/new"));
+  g_assert_cmpint(chmod(path, 0611), ==, 0);
+  TesAttr a;
+  TesAt at = {.path = "/s/new"};
+  OK(vfs->ops->getattr(vfs, R(f), &at, &a));
+  g_assert_cmpuint(a.mode & 07777, ==, 0611);
+  g_assert_cmpint(rename(path, other), ==, 0);
+  FAILS(walk(R(f), "/s/new"), ENOENT);
+  if (!dcache_max)
+    OK(walk(R(f), "/e/new")); /* until it is opened */
+  FAILS(open_(R(f), "/e/new", O_RDONLY, 0, NULL), ENOENT);
+  OK(walk(R(f), "/s/other"));
+  g_assert_cmpint(unlink(other), ==, 0);
+  FAILS(open_(R(f), "/s/other", O_RDONLY, 0, NULL), ENOENT);
+}
+
 static guint open_fds(void) {
   g_autoptr(GDir) d = g_dir_open("/proc/self/fd", 0, NULL);
   guint n = 0;
@@ -490,8 +524,9 @@ int main(int argc, char **argv) {
                {"rename", test_rename, FALSE},   {"permission", test_permission, FALSE},
                {"mounts", test_mounts, FALSE},   {"bind", test_bind, FALSE},
                {"resolve", test_resolve, FALSE}, {"threads", test_threads, FALSE},
-               {"files", test_host_files, TRUE}, {"budget", test_host_budget, TRUE}};
-  static const char *const kinds[] = {"host", "tmpfs"};
+               {"files", test_host_files, TRUE}, {"budget", test_host_budget, TRUE},
+               {"cache", test_host_cache, TRUE}};
+  static const char *const kinds[] = {"host", "tmpfs", "overlay"};
   for (guint k = 0; k < G_N_ELEMENTS(kinds); k++)
     for (guint i = 0; tes_registry_find(reg, "filesystem", kinds[k]) && i < G_N_ELEMENTS(cases); i++) {
       g_autofree char *path = g_strdup_printf("/vfs/%s/%s", kinds[k], cases[i].name);

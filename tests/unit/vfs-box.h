@@ -42,11 +42,12 @@ static TesCtx *U(Fix *f) { return &f->user.ctx; }
 static void setup(Fix *f, gconstpointer fs) {
   TesCtx *super = tes_kernel_supervisor_ctx(kernel);
   TesSuper *s = NULL;
-  if (g_str_equal(fs, "host")) {
+  if (g_str_equal(fs, "host") || g_str_equal(fs, "overlay")) {
     f->host_dir = g_build_filename(scratch, "XXXXXX", NULL);
     g_assert_nonnull(mkdtemp(f->host_dir));
     g_assert_cmpint(chmod(f->host_dir, 0755), ==, 0);
-    g_assert_cmpint(tes_fs_new_super(super, "host", f->host_dir, "rw,cache=exclusive", 0, &s), ==, 0);
+    const char *opts = g_str_equal(fs, "host") ? "rw,cache=exclusive" : "host,memory";
+    g_assert_cmpint(tes_fs_new_super(super, fs, f->host_dir, opts, 0, &s), ==, 0);
   } else {
     g_assert_cmpint(tes_fs_new_super(super, fs, "none", "mode=755", 0, &s), ==, 0);
   }
@@ -144,7 +145,8 @@ static TesRegistry *box_start(int *argc, char ***argv, const char *generation) {
   g_assert_nonnull(scratch);
   g_assert_cmpint(chmod(scratch, 0755), ==, 0);
   const char *dir = g_getenv("TESSERA_PLUGIN_PATH");
-  static const char *const wanted[] = {"vfs1", "vfs2", "fs-host", "fs-tmpfs", "platform-ptrace"};
+  static const char *const wanted[] = {"vfs1",       "vfs2",     "fs-host",
+                                       "fs-overlay", "fs-tmpfs", "platform-ptrace"};
   g_autoptr(GError) error = NULL;
   TesRegistry *reg = tes_registry_new();
   for (guint i = 0; i < G_N_ELEMENTS(wanted); i++) {
