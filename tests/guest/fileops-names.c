@@ -78,7 +78,8 @@ TEST(mknod_rules) {
                 CHECK_ERRNO(mknod(tmp_path("c"), S_IFCHR | 0666, makedev(1, 3)), EPERM);
                 CHECK_ERRNO(mknod(tmp_path("b"), S_IFBLK | 0666, makedev(1, 3)), EPERM);
                 CHECK_OK(mknod(tmp_path("p2"), S_IFIFO | 0666, 0)); CHECK_OK(mknod(tmp_path("r2"), 0666, 0));
-                CHECK_OK(mknod(tmp_path("white"), S_IFCHR, 0)) /* a whiteout: everybody may */));
+                /* a whiteout: everybody may, where the filesystem has device nodes at all */ CHECK(
+                    mknod(tmp_path("white"), S_IFCHR, 0) == 0 || errno == EPERM)));
 }
 
 TEST(umask_applies) {
