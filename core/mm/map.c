@@ -66,6 +66,29 @@ int tes_unmap_range(TesMM *mm, gulong start, gulong end) {
   return 0;
 }
 
+/* The end of the mapping that began at addr, of which [addr, first vma) may have been unmapped before: as far as vmas of the source
+ * lie where it would have put them. */
+int tes_mm_unmap_source(TesMM *mm, gulong addr, const TesMapSourceOps *ops) {
+  TesMapSource *source = NULL;
+  int r = -EINVAL;
+  tes_mm_lock(mm);
+  for (TesVma *v = tes_vma_first(mm, addr), *next; v; v = next) {
+    gulong start = tes_vma_start(v), end = v->end;
+    next = tes_vma_next(v);
+    gboolean ours = v->source && v->source->ops == ops && start - addr == (gulong)v->off &&
+                    (!source || v->source == source);
+    if (!ours)
+      continue;
+    source = v->source;
+    r = tes_unmap_range(mm, start, end);
+    if (r < 0)
+      break;
+    next = tes_vma_first(mm, end);
+  }
+  tes_mm_unlock(mm);
+  return r;
+}
+
 int tes_mm_munmap(TesMM *mm, gulong addr, gulong len) {
   if ((addr & ~TES_PAGE_MASK) || len == 0 || len > mm->max_addr || addr > mm->max_addr - len)
     return -EINVAL;

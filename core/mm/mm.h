@@ -59,6 +59,8 @@ typedef struct {
 /* Address or -errno (as a long). */
 glong tes_mm_mmap(TesMM *, const TesMmapArgs *);
 int tes_mm_munmap(TesMM *, gulong addr, gulong len);
+/* shmdt(2): unmaps what is left of the mapping of a source with these operations that began at addr. -EINVAL: there is none. */
+int tes_mm_unmap_source(TesMM *, gulong addr, const TesMapSourceOps *);
 int tes_mm_mprotect(TesMM *, TesTask *, gulong addr, gulong len, guint prot);
 glong tes_mm_brk(TesMM *, TesTask *, gulong addr);
 /* The system calls of the same names; 0 (an address) or -errno. */
@@ -92,7 +94,8 @@ int tes_mm_fault(TesMM *, TesTask *, gulong addr, guint access, gboolean mapped,
 typedef struct {
   guint64 a, b; /* private: mm id, address. shared: page identity in the memory file or file window, offset */
   gboolean shared;
-  guint64 root; /* of a shared word: who sees its waiters (TesTask.futex_root); 0: everybody. The caller fills it in */
+  guint64
+      root; /* of a shared word: who sees its waiters (TesTask.futex_root); 0: everybody. The caller fills it in */
 } TesFutexKey;
 /* Finds what a word is: private when `private_` or the mapping is private. Address is 4-byte aligned. A shared word's page is faulted in.
  * 0 or -EFAULT. */
