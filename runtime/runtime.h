@@ -48,7 +48,7 @@ typedef struct {
   GArray *mounts;               /* MountSpec */
   TesCpuidMode cpuid;
   gboolean clear_env, strace, trace_path, verbose, have_user;
-  guint dcache; /* 0: default */
+  guint dcache;    /* 0: default */
   char *strace_to; /* file, or NULL: standard error */
   guint32 uid, gid;
   guint cpus;

@@ -152,13 +152,15 @@ static glong sys_fchown(TesTask *t, const gulong a[6]) {
 
 /* ---- Times ---- */
 
+static gboolean valid_nsec(glong n) { return n == UTIME_NOW || n == UTIME_OMIT || (n >= 0 && n < TES_NSEC); }
+
 /* times NULL, or both UTIME_NOW: write permission is enough; anything else needs the owner. */
 static glong change_times(TesTask *t, Target *x, const struct timespec ts[2]) {
   static const struct timespec now[2] = {{0, UTIME_NOW}, {0, UTIME_NOW}};
   if (!ts)
     ts = now;
-  if (ts[0].tv_nsec == UTIME_OMIT && ts[1].tv_nsec == UTIME_OMIT)
-    return 0;
+  if (!valid_nsec(ts[0].tv_nsec) || !valid_nsec(ts[1].tv_nsec))
+    return -EINVAL;
   gboolean both_now = ts[0].tv_nsec == UTIME_NOW && ts[1].tv_nsec == UTIME_NOW;
   guint32 uid, gid, mode;
   int r = writable(x);
@@ -186,8 +188,6 @@ static glong times_at(TesTask *t, int dirfd, gulong upath, const struct timespec
   return r < 0 ? r : change_times(t, &x, ts);
 }
 
-static gboolean valid_nsec(glong n) { return n == UTIME_NOW || n == UTIME_OMIT || (n >= 0 && n < TES_NSEC); }
-
 static glong sys_utimensat(TesTask *t, const gulong a[6]) {
   struct timespec ts[2];
   int flags = (int)a[3];
@@ -196,8 +196,8 @@ static glong sys_utimensat(TesTask *t, const gulong a[6]) {
   if (a[2]) {
     if (tes_copy_in(t, ts, a[2], sizeof ts) < 0)
       return -EFAULT;
-    if (!valid_nsec(ts[0].tv_nsec) || !valid_nsec(ts[1].tv_nsec))
-      return -EINVAL;
+    if (ts[0].tv_nsec == UTIME_OMIT && ts[1].tv_nsec == UTIME_OMIT)
+      return 0;
   }
   return times_at(t, (int)a[0], a[1], a[2] ? ts : NULL, flags);
 }

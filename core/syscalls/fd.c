@@ -367,7 +367,12 @@ static glong sys_eventfd(TesTask *t, const gulong a[6]) { return make_eventfd(t,
 static glong sys_eventfd2(TesTask *t, const gulong a[6]) { return make_eventfd(t, (guint)a[0], (guint)a[1]); }
 
 static glong sys_flock(TesTask *t, const gulong a[6]) {
+  int kind = (int)a[1] & ~LOCK_NB;
+  if (kind != LOCK_SH && kind != LOCK_EX && kind != LOCK_UN)
+    return -EINVAL;
   g_autoptr(TesFile) f = tes_fd_get_io(t, (int)a[0]);
+  if (f && kind != LOCK_UN && !tes_file_readable(f) && !tes_file_writable(f))
+    return -EBADF;
   return f ? tes_lock_flock(t, f, (int)a[1]) : -EBADF;
 }
 

@@ -179,7 +179,7 @@ static gboolean fill_dent(gpointer data, const char *name, gsize len, guint64 in
 static glong getdents(TesTask *t, const gulong a[6], gboolean old) {
   g_auto(TesFdLoan) loan = tes_fd_borrow_io(t, (int)a[0]);
   TesFile *f = loan.file;
-  if (!f || !tes_file_readable(f))
+  if (!f)
     return -EBADF;
   if (!TES_HAS(f->ops, readdir))
     return -ENOTDIR;

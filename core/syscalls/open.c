@@ -26,6 +26,8 @@ static int break_leases(TesTask *t, const TesAt *open_at, guint flags) {
 
 static glong open_common(TesTask *t, int dirfd, gulong upath, guint flags, guint32 mode, guint64 resolve) {
   TES_PATH_ARG(p);
+  if ((flags & (O_CREAT | O_DIRECTORY)) == (O_CREAT | O_DIRECTORY) && !(flags & O_PATH))
+    return -EINVAL; /* since Linux 6.4, also with the bits of O_TMPFILE */
   int r = tes_path_arg(t, &p, dirfd, upath, 0);
   if (r < 0)
     return r;
@@ -73,7 +75,7 @@ static int check_how(const struct open_how *how) {
     return -EINVAL;
   if ((how->flags & O_PATH) && (how->flags & ~(guint64)(O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC)))
     return -EINVAL;
-  if ((how->flags & __O_TMPFILE) && (how->flags & O_TMPFILE) != O_TMPFILE)
+  if ((how->flags & O_TMPFILE & ~O_DIRECTORY) && (how->flags & O_TMPFILE) != O_TMPFILE)
     return -EINVAL;
   if ((how->resolve & RESOLVE_CACHED) && (creates || (how->flags & O_TRUNC)))
     return -EAGAIN;

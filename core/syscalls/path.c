@@ -58,12 +58,12 @@ static glong sys_symlinkat(TesTask *t, const gulong a[6]) { return do_symlink(t,
 static glong do_link(TesTask *t, int odir, gulong opath, int ndir, gulong npath, int flags) {
   if (flags & ~(AT_SYMLINK_FOLLOW | AT_EMPTY_PATH))
     return -EINVAL;
-  if ((flags & AT_EMPTY_PATH) && !tes_task_capable(t, CAP_DAC_READ_SEARCH))
-    return -ENOENT;
   TES_PATH_ARG(p);
   g_autoptr(TesPath) old = NULL;
   g_autoptr(TesFile) file = NULL;
   int r = tes_path_arg(t, &p, odir, opath, tes_at_flags(flags, FALSE));
+  if (r == 0 && (flags & AT_EMPTY_PATH) && p.file && !tes_task_capable(t, CAP_DAC_READ_SEARCH))
+    r = -ENOENT;
   if (r == 0)
     r = tes_path_arg_resolve(t, &p, &old, &file);
   if (r < 0)

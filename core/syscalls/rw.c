@@ -19,23 +19,25 @@ typedef struct {
   int flags;
 } Call;
 
-static int begin(Call *c, TesTask *t, gulong fd, gboolean writing) {
-  c->store = NULL;
-  c->posp = NULL;
-  c->flags = 0;
-  c->loan = tes_fd_borrow(t, (int)fd);
+/* The order of the checks shows where several things are wrong: position, descriptor, kind of file, access mode. */
+static int begin(Call *c, TesTask *t, const gulong a[6], gboolean writing, gboolean positioned) {
+  *c = (Call){.pos = (goffset)a[3]};
+  if (positioned && c->pos < 0)
+    return -EINVAL;
+  c->loan = tes_fd_borrow(t, (int)a[0]);
   c->file = c->loan.file;
-  if (!c->file)
+  if (!c->file || (c->file->flags & O_PATH))
     return -EBADF;
+  if (positioned && !(c->file->ops->flags & TES_FILE_SEEKABLE))
+    return -ESPIPE;
+  c->posp = positioned ? &c->pos : NULL;
   return (writing ? tes_file_writable(c->file) : tes_file_readable(c->file)) ? 0 : -EBADF;
 }
 
-static int at(Call *c, gulong pos) {
-  c->pos = (goffset)pos;
-  c->posp = &c->pos;
-  if (c->pos < 0)
-    return -EINVAL;
-  return (c->file->ops->flags & TES_FILE_SEEKABLE) ? 0 : -ESPIPE;
+static glong end(Call *c, glong result) {
+  g_free(c->store);
+  tes_fd_return(&c->loan);
+  return result;
 }
 
 static glong finish(Call *c, TesTask *t, int r, gboolean writing) {
@@ -43,17 +45,13 @@ static glong finish(Call *c, TesTask *t, int r, gboolean writing) {
   if (r == 0)
     n = writing ? tes_file_write(c->file, tes_task_ctx(t), &c->iov, c->posp, c->flags)
                 : tes_file_read(c->file, tes_task_ctx(t), &c->iov, c->posp, c->flags);
-  if (c->store)
-    g_free(c->store);
-  tes_fd_return(&c->loan);
+  end(c, 0);
   return writing ? tes_sys_wrote(t, n) : n;
 }
 
 static glong simple(TesTask *t, const gulong a[6], gboolean writing, gboolean positioned) {
   Call c;
-  int r = begin(&c, t, a[0], writing);
-  if (r == 0 && positioned)
-    r = at(&c, a[3]);
+  int r = begin(&c, t, a, writing, positioned);
   if (r == 0)
     r = tes_iov_init_user(&c.iov, &c.one, t, a[1], a[2]);
   return finish(&c, t, r, writing);
@@ -84,14 +82,12 @@ static int rwf_flags(Call *c, int rwf, gboolean writing) {
 
 static glong vector(TesTask *t, const gulong a[6], gboolean writing, gboolean positioned, int rwf) {
   Call c;
-  int r = begin(&c, t, a[0], writing);
-  if (r == 0 && positioned)
-    r = at(&c, a[3]);
+  int r = begin(&c, t, a, writing, positioned);
   if (r == 0)
     r = tes_iov_import(&c.iov, &c.store, t, a[1], a[2]);
-  if (r == 0)
+  if (r == 0 && c.iov.left)
     r = rwf_flags(&c, rwf, writing);
-  return finish(&c, t, r, writing);
+  return r == 0 && !c.iov.left ? end(&c, 0) : finish(&c, t, r, writing);
 }
 
 static glong sys_readv(TesTask *t, const gulong a[6]) { return vector(t, a, FALSE, FALSE, 0); }

@@ -219,6 +219,19 @@ int host_parent_fd(HostInode *i, HostInode **parent) {
   return i->parent && !i->unlinked ? open_dir(i->parent) : -ESTALE;
 }
 
+/* A file without a name that is open for reading and writing can still be read, or mapped. */
+static int share_writable(HostInode *i) {
+  int fd = host_fd_get_open(i, SLOT_WRITE);
+  if (fd < 0)
+    return -ESTALE;
+  int copy = fcntl(fd, F_DUPFD_CLOEXEC, 0), err = errno;
+  host_fd_put(i, SLOT_WRITE);
+  if (copy < 0)
+    return -err;
+  host_fd_install(i, SLOT_READ, copy);
+  return i->slot[SLOT_READ].fd;
+}
+
 int host_fd_get(HostInode *i, int slot) {
   int fd = host_fd_get_open(i, slot);
   if (fd >= 0)
@@ -229,9 +242,11 @@ int host_fd_get(HostInode *i, int slot) {
     return open_dir(i);
   HostInode *parent;
   int dirfd = host_parent_fd(i, &parent);
-  if (dirfd < 0)
-    return dirfd;
-  fd = open_below(i, slot, dirfd);
-  host_fd_put(parent, SLOT_READ);
-  return fd;
+  if (dirfd >= 0) {
+    fd = open_below(i, slot, dirfd);
+    host_fd_put(parent, SLOT_READ);
+  } else {
+    fd = dirfd;
+  }
+  return fd == -ESTALE && slot == SLOT_READ ? share_writable(i) : fd;
 }

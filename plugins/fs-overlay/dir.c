@@ -296,6 +296,8 @@ static int read_list(OvDir *d, goffset *pos, TesDirFill fill, gpointer data) {
 
 static int dir_readdir(TesFile *f, TesCtx *ctx, goffset *pos, TesDirFill fill, gpointer data) {
   OvDir *d = (OvDir *)f;
+  if (ov_is_removed(d->dir))
+    return -ENOENT;
   int r = *pos == 0 || (!d->only && !d->list) ? begin(d, ctx) : 0;
   if (r < 0)
     return r;

@@ -394,13 +394,15 @@ void ov_count_link(OvInode *o, gint by) {
   g_atomic_int_add(ix ? &ix->nlink_delta : &o->nlink_delta, by);
 }
 
+gboolean ov_is_removed(OvInode *o) {
+  TES_LOCKED(&ov_super(o)->names_lock);
+  return o->removed;
+}
+
 static void fix_nlink(OvInode *o, TesCtx *ctx, TesAttr *a) {
   TesAttr low;
   if (S_ISDIR(a->mode)) {
-    tes_mutex_lock(&ov_super(o)->names_lock);
-    gboolean removed = o->removed;
-    tes_mutex_unlock(&ov_super(o)->names_lock);
-    if (removed)
+    if (ov_is_removed(o))
       a->nlink = 0;
     else if (o->n_lower && (ov_upper(o) || o->n_lower > 1))
       a->nlink = 1; /* merged: nobody counts the subdirectories */

@@ -107,6 +107,8 @@ void ov_sync(OvInode *);
 void ov_place(OvInode *, OvInode **parent, char **name);
 void ov_set_place(OvInode *, OvInode *parent, const char *name);
 void ov_set_removed(OvInode *);
+/* rmdir or rename took its last name. */
+gboolean ov_is_removed(OvInode *);
 int ov_getattr(TesInode *, TesCtx *, TesAttr *);
 void ov_count_link(OvInode *, gint by);
 /* The directory's names change without the VFS that may have it cached: it is to ask. */

@@ -62,6 +62,11 @@ static gboolean safe_to_link(TesCtx *ctx, TesInode *t) {
          tes_inode_permission(t, ctx, R_OK | W_OK) == 0;
 }
 
+gboolean rules_is_gone(TesCtx *ctx, TesInode *i) {
+  TesAttr a;
+  return TES_HAS(i->ops, getattr) && i->ops->getattr(i, ctx, &a) == 0 && a.nlink == 0;
+}
+
 int rules_link(TesCtx *ctx, TesInode *dir, const char *name, TesInode *t, TesInode **out) {
   if (t->super != dir->super)
     return -EXDEV;

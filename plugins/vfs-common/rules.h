@@ -19,6 +19,8 @@ int rules_may_delete(TesCtx *, TesInode *dir, TesInode *victim, gboolean as_dir)
 /* Makes what `node` says, except for hard links. Permission has been checked. */
 int rules_make(TesCtx *, TesInode *dir, const char *name, const TesNode *node, TesInode **out);
 /* Another name of `target`, which is on the same mount; *out: target, referenced. */
+/* It has no name left. */
+gboolean rules_is_gone(TesCtx *, TesInode *);
 int rules_link(TesCtx *, TesInode *dir, const char *name, TesInode *target, TesInode **out);
 
 /* May a symbolic link in `dir` be followed, as the last component of a path? */

@@ -8,9 +8,14 @@
 static int make_link(const Walk *w, TesPath *target, TesInode **out) {
   if (v1_pos(target)->mnt != w->pos.mnt)
     return -EXDEV;
-  if (d_flags(v1_pos(target)->d) & D_NOLINK)
+  /* What has lost its last name stays nameless. */
+  gboolean linkable = d_flags(v1_pos(target)->d) & D_LINKABLE;
+  if (!linkable && rules_is_gone(w->ctx, target->inode))
     return -ENOENT;
-  return rules_link(w->ctx, w->pos.d->inode, w->last, target->inode, out);
+  int r = rules_link(w->ctx, w->pos.d->inode, w->last, target->inode, out);
+  if (r >= 0 && linkable)
+    d_clear(v1_pos(target)->d, D_LINKABLE);
+  return r;
 }
 
 int v1_make(Walk *w, const TesNode *n, Dirent **out) {

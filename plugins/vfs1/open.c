@@ -33,7 +33,9 @@ static int find_or_create(Walk *w, guint32 mode, Dirent **d, gboolean *created) 
 static int open_last(Walk *w, guint flags, guint32 mode, TesFile **out) {
   if (w->last_kind == LAST_ROOT) /* "/", or where a magic link led */
     return (flags & O_EXCL) ? -EEXIST : open_place(w->v, w->ctx, &w->pos, flags, FALSE, out);
-  if (w->last_kind != LAST_NORM || w->last_slash)
+  if (w->last_kind != LAST_NORM)
+    return (flags & O_EXCL) ? -EEXIST : -EISDIR;
+  if (w->last_slash)
     return -EISDIR;
   Pos p = {NULL, NULL};
   gboolean created;
@@ -43,7 +45,7 @@ static int open_last(Walk *w, guint flags, guint32 mode, TesFile **out) {
   p.mnt = v1_mount_ref(w->pos.mnt);
   if (!created && (flags & O_EXCL)) {
     r = -EEXIST;
-  } else if (S_ISLNK(p.d->inode->mode) && !(flags & O_NOFOLLOW)) {
+  } else if (S_ISLNK(p.d->inode->mode) && !(flags & (O_NOFOLLOW | O_EXCL))) {
     r = v1_walk_link(w, p.d);
     r = r < 0 ? r : 1;
   } else {
@@ -91,8 +93,8 @@ static int open_tmpfile(TesVfs *vfs, TesCtx *ctx, const TesAt *at, guint flags, 
   if (r >= 0) {
     g_autofree char *name = g_strdup_printf("#%" G_GUINT64_FORMAT, inode->ino);
     Pos p = {v1_mount_ref(w.pos.mnt), v1_dirent_new(w.v, w.pos.d, name, inode)};
-    d_set(p.d, D_DELETED | ((flags & O_EXCL) ? D_NOLINK : 0));
-    r = open_place(w.v, ctx, &p, flags & ~(O_TMPFILE | O_EXCL), TRUE, out);
+    d_set(p.d, D_DELETED | ((flags & O_EXCL) ? 0 : D_LINKABLE));
+    r = open_place(w.v, ctx, &p, flags & ~O_EXCL, TRUE, out);
     v1_pos_clear(&p);
   }
   v1_walk_end(&w);
@@ -105,7 +107,7 @@ int v1_open(TesVfs *vfs, TesCtx *ctx, const TesAt *at_in, guint flags, guint32 m
   if ((flags & O_TMPFILE) == O_TMPFILE)
     return open_tmpfile(vfs, ctx, &at, flags, mode, out);
   if (flags & O_CREAT)
-    return open_create(vfs, ctx, &at, flags | ((flags & O_EXCL) ? O_NOFOLLOW : 0), mode, out);
+    return open_create(vfs, ctx, &at, flags, mode, out);
   Walk w;
   int r = -ESTALE;
   /* ESTALE: the filesystem lost sight of a name in the tree; forget it and look once more. */

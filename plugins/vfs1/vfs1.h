@@ -26,11 +26,11 @@ typedef struct _Dirent Dirent;
 typedef struct _Mount Mount;
 
 enum {
-  D_DELETED = 1 << 0, /* its name was removed */
-  D_DEAD = 1 << 1,    /* a removed directory: it has no names any more. Set under its lock */
-  D_ANON = 1 << 2,    /* nameless inode on a disconnected mount */
-  D_NOLINK = 1 << 3,  /* O_TMPFILE with O_EXCL: cannot be given a name */
-  D_IN_TREE = 1 << 4, /* found by its name: in the parent's `children`, or the root of a filesystem */
+  D_DELETED = 1 << 0,  /* its name was removed */
+  D_DEAD = 1 << 1,     /* a removed directory: it has no names any more. Set under its lock */
+  D_ANON = 1 << 2,     /* nameless inode on a disconnected mount */
+  D_LINKABLE = 1 << 3, /* O_TMPFILE without O_EXCL, before it has a name: can be given one */
+  D_IN_TREE = 1 << 4,  /* found by its name: in the parent's `children`, or the root of a filesystem */
 };
 
 /* One name of a file that exists. Lives as long as somebody uses it, has a child of it, or the cache keeps it. */

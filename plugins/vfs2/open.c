@@ -68,7 +68,9 @@ static int find_or_create(Walk *w, guint32 mode, Dentry **d, gboolean *created) 
 static int open_last(Walk *w, guint flags, guint32 mode, TesFile **out) {
   if (w->last_kind == LAST_ROOT) /* "/", or where a magic link led */
     return (flags & O_EXCL) ? -EEXIST : open_place(w->v, w->ctx, &w->pos, flags, FALSE, out);
-  if (w->last_kind != LAST_NORM || w->last_slash)
+  if (w->last_kind != LAST_NORM)
+    return (flags & O_EXCL) ? -EEXIST : -EISDIR;
+  if (w->last_slash)
     return -EISDIR;
   Dentry *d;
   gboolean created;
@@ -79,7 +81,7 @@ static int open_last(Walk *w, guint flags, guint32 mode, TesFile **out) {
     v2_dentry_unref(d);
     return -EEXIST;
   }
-  if (!created && S_ISLNK(d_inode(d)->mode) && !(flags & O_NOFOLLOW)) {
+  if (!created && S_ISLNK(d_inode(d)->mode) && !(flags & (O_NOFOLLOW | O_EXCL))) {
     r = v2_walk_link(w, d);
     v2_dentry_unref(d);
     return r < 0 ? r : 1;
@@ -132,9 +134,9 @@ static int open_tmpfile(V2 *v, TesCtx *ctx, const TesAt *at, guint flags, guint3
     char name[32];
     g_snprintf(name, sizeof name, "#%" G_GUINT64_FORMAT, inode->ino);
     Dentry *d = v2_dentry_new(v, dir->super, w.pos.d, name, strlen(name), inode);
-    d_set(d, D_DELETED | ((flags & O_EXCL) ? D_NOLINK : 0));
+    d_set(d, D_DELETED | ((flags & O_EXCL) ? 0 : D_LINKABLE));
     Pos p = {v2_mount_ref(w.pos.mnt), d};
-    r = open_place(v, ctx, &p, flags & ~(O_TMPFILE | O_EXCL), TRUE, out);
+    r = open_place(v, ctx, &p, flags & ~O_EXCL, TRUE, out);
     v2_pos_unref(&p);
   }
   v2_walk_end(&w);
@@ -148,7 +150,7 @@ int v2_op_open(TesVfs *vfs, TesCtx *ctx, const TesAt *at_in, guint flags, guint3
   if ((flags & O_TMPFILE) == O_TMPFILE)
     return open_tmpfile(v, ctx, &at, flags, mode, out);
   if (flags & O_CREAT)
-    return open_create(v, ctx, &at, flags | ((flags & O_EXCL) ? O_NOFOLLOW : 0), mode, out);
+    return open_create(v, ctx, &at, flags, mode, out);
   Walk w;
   int r = -ESTALE;
   /* ESTALE: the filesystem lost sight of a cached name; forget it and look once more. */

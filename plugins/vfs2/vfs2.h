@@ -30,7 +30,7 @@ enum {
   D_ACCESSED = 1 << 3, /* used since the shrinker last looked */
   D_ROOT = 1 << 4,     /* root of a super */
   D_ANON = 1 << 5,     /* nameless inode on a disconnected mount */
-  D_NOLINK = 1 << 6,   /* O_TMPFILE with O_EXCL: cannot be given a name */
+  D_LINKABLE = 1 << 6, /* O_TMPFILE without O_EXCL, before it has a name: can be given one */
 };
 
 struct _Dentry {

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* diff-ops.c - a seeded random sequence of file operations, logged; a static program that runs on the host and in the sandbox.
  *
- *   diff-ops --root=DIR [--seed=N] [--ops=N] [--prefix=N] [--drop=A-B,...] [--without=NAME,...] [--no-dir-counts] [--fs=overlay]
+ *   diff-ops --root=DIR [--seed=N] [--ops=N] [--prefix=N] [--drop=A-B,...] [--without=NAME,...] [--no-dir-counts] [--user-attributes] [--fs=overlay]
  *            [--no-tree] [--threads=N]
  *
  * Three processes take turns, each with descriptors, locks, ids, umask and working directory of its own; all live in a chroot of DIR.
@@ -258,6 +258,8 @@ static void parse(char **argv) {
       threads = (unsigned)strtoul(v, NULL, 0);
     else if (strcmp(*argv, "--no-dir-counts") == 0)
       opt_dir_counts = false;
+    else if (strcmp(*argv, "--user-attributes") == 0)
+      opt_user_attributes = true;
     else if (strcmp(*argv, "--no-tree") == 0)
       no_tree = true;
     else {

@@ -58,8 +58,9 @@ typedef struct {
 extern const Op io_ops[], name_ops[], attr_ops[], fd_ops[];
 
 extern _Thread_local Actor *me;
-extern bool opt_threads;    /* for safety only: nothing is logged */
-extern bool opt_dir_counts; /* link counts of directories are comparable (not on an overlay) */
+extern bool opt_threads;         /* for safety only: nothing is logged */
+extern bool opt_user_attributes; /* no trusted.* and security.* */
+extern bool opt_dir_counts;      /* link counts of directories are comparable (not on an overlay) */
 
 /* What actors share. */
 typedef struct {

@@ -3,7 +3,7 @@
 #include "diff.h"
 
 _Thread_local Actor *me;
-bool opt_threads, opt_dir_counts = true;
+bool opt_threads, opt_user_attributes, opt_dir_counts = true;
 Shared *shared;
 
 uint64_t draw(void) { /* splitmix64 */

@@ -34,7 +34,7 @@ static void op_close_range(void) {
 static void op_flags(void) {
   int fd = any_fd(), how = (int)below(6),
       v = (chance(50) ? O_APPEND : 0) | O_NONBLOCK | (chance(20) ? O_NOATIME : 0);
-  static const int commands[] = {F_GETFL, F_GETFL, F_SETFL, F_GETFD, F_SETFD, 1034 /* F_GET_SEALS */};
+  static const int commands[] = {F_GETFL, F_GETFL, F_SETFL, F_GETFD, F_SETFD, F_GETFD};
   int cmd = commands[how];
   if (cmd == F_SETFD)
     v = (int)below(2);
@@ -58,6 +58,8 @@ static void op_lock(void) {
   l.l_len = chance(20) ? 0 : chance(90) ? below(30) : -(long)below(30);
   if (chance(2))
     l.l_pid = 1;
+  if (cmd == F_OFD_GETLK && l.l_type == F_UNLCK) /* has a meaning only in newer kernels */
+    l.l_type = F_RDLCK;
   say("lock(%d,%d,%d,%d,%ld,%ld,%d)", fd, cmd, l.l_type, l.l_whence, (long)l.l_start, (long)l.l_len, l.l_pid);
   long r = done(fcntl(fd, cmd, &l));
   if (r == 0 && (cmd == F_GETLK || cmd == F_OFD_GETLK)) {

@@ -104,6 +104,10 @@ static void op_link(void) {
   static const int flags[] = {0, 0, 0, AT_SYMLINK_FOLLOW, AT_EMPTY_PATH, AT_EMPTY_PATH, 0x800};
   const char *from = path(), *to = path();
   int f = PICK(flags), a = dir_fd(), b = dir_fd();
+  if (fd_type(b) != S_IFDIR)
+    b = AT_FDCWD;
+  if (f == AT_EMPTY_PATH && geteuid() != 0)
+    f = 0; /* who else may is a matter of the kernel's version */
   if (f == AT_EMPTY_PATH && chance(80)) {
     from = "";
     a = file_fd();
@@ -145,6 +149,8 @@ static void op_rename(void) {
   static const unsigned flags[] = {0, 0, 0, 0, 1, 1, 2, 2, 2, 3, 6, 8};
   const char *from = path(), *to = path();
   int a = dir_fd(), b = chance(60) ? a : dir_fd();
+  if (fd_type(b) != S_IFDIR) /* one thing wrong at a time: who looks first differs */
+    b = AT_FDCWD;
   unsigned f = PICK(flags);
   say("renameat2(%d,", a);
   say_path(from);

@@ -49,6 +49,8 @@ static void add_job(GPtrArray *argv, const Job *job, gboolean overlay, gboolean 
     add(argv, "--drop=%s", job->drop);
   if (overlay)
     add(argv, "--no-dir-counts");
+  if (strcmp(job->arm->fs, "tmpfs") != 0)
+    add(argv, "--user-attributes");
   if (!prefix_done)
     add(argv, "--prefix=%d", overlay ? PREFIX : 0);
   for (char **p = more; p && *p; p++)
