@@ -76,11 +76,12 @@ int v1_propagation(TesVfs *vfs, TesCtx *ctx, const TesAt *at, gulong flags) {
   int r = v1_walk(&w, vfs, ctx, at, walk_flags(at));
   if (r < 0)
     return r;
-  r = check_root(v, ctx, &w.pos);
-  if (r >= 0) {
-    TES_LOCKED(&v->mounts);
+  tes_mutex_lock(&v->mounts);
+  if (w.pos.d != w.pos.mnt->root || !w.pos.mnt->ns) /* of any namespace, as Linux */
+    r = -EINVAL;
+  else
     r = set_propagation(w.pos.mnt, type, (flags & MS_REC) != 0);
-  }
+  tes_mutex_unlock(&v->mounts);
   v1_walk_end(&w);
   return r;
 }

@@ -67,7 +67,12 @@ int v1_mount(TesVfs *vfs, TesCtx *ctx, const TesAt *at, TesSuper *s, const char 
 /* ---- Copies ---- */
 
 /* From another namespace only what is nobody's (pipes, detached trees). */
-static int may_copy(TesCtx *ctx, const Mount *m) {
+static int may_copy(TesCtx *ctx, const Pos *p) {
+  const Mount *m = p->mnt;
+  if (d_flags(p->d) & D_DEAD)
+    return -ENOENT;
+  if (p->d->inode->flags & TES_INODE_NO_BIND)
+    return -EINVAL;
   gboolean free_ = m->anon || (m->ns && m->ns->detached);
   return m->unbindable || !(free_ || v1_is_ours(ctx, m)) ? -EINVAL : 0;
 }
@@ -81,7 +86,7 @@ int v1_bind(TesVfs *vfs, TesCtx *ctx, TesPath *source, const TesAt *target, gulo
   if (r < 0)
     return r;
   tes_mutex_lock(&v->mounts);
-  r = may_copy(ctx, src->mnt);
+  r = may_copy(ctx, src);
   if (r >= 0)
     r = attach_new(ctx, &w.pos, v1_copy_tree(src->mnt, src->d, (flags & MS_REC) != 0, FALSE), &dead);
   tes_mutex_unlock(&v->mounts);
@@ -94,7 +99,7 @@ int v1_clone_tree(TesVfs *vfs, TesCtx *ctx, TesPath *source, gboolean recursive,
   V1 *v = v1_of(vfs);
   Pos *src = v1_pos(source);
   tes_mutex_lock(&v->mounts);
-  int r = may_copy(ctx, src->mnt);
+  int r = may_copy(ctx, src);
   Mount *m = r < 0 ? NULL : v1_copy_tree(src->mnt, src->d, recursive, FALSE);
   tes_mutex_unlock(&v->mounts);
   if (m)
@@ -148,6 +153,8 @@ int v1_move_mount(TesVfs *vfs, TesCtx *ctx, TesPath *from, TesPath *to, guint ho
 static int may_umount(const Walk *w, int flags) {
   Mount *m = w->pos.mnt;
   if (w->pos.d != m->root || !v1_is_ours(w->ctx, m))
+    return -EINVAL;
+  if ((flags & MNT_EXPIRE) && m == v1_pos(tes_ctx_root(w->ctx))->mnt)
     return -EINVAL;
   if (!m->parent)
     return (flags & MNT_DETACH) ? -EINVAL : -EBUSY;

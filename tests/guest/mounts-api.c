@@ -211,7 +211,7 @@ MOUNT_TEST(api_open_tree) {
   CHECK_STR(the_mount("e").root, "/p");
 }
 
-MOUNT_TEST(api_move_mount) {
+SHARED_TEST(api_move_mount) {
   SYS(mkdir("a", 0755));
   SYS(mkdir("b", 0755));
   SYS(close(SYS(creat("f", 0644))));
@@ -233,7 +233,7 @@ MOUNT_TEST(api_move_mount) {
   CHECK(the_mount("b").shared > 0);
 }
 
-MOUNT_TEST(api_set_group) {
+SHARED_TEST(api_set_group) {
   SYS(mkdir("a", 0755));
   SYS(mkdir("b", 0755));
   SYS(mkdir("c", 0755));
@@ -251,7 +251,7 @@ MOUNT_TEST(api_set_group) {
   CHECK_ERRNO(move_to(AT_FDCWD, "a", AT_FDCWD, "b", SET_GROUP), EINVAL); /* has one now */
 }
 
-MOUNT_TEST(api_setattr) {
+SHARED_TEST(api_setattr) {
   Attr a = {.set = ATTR_RDONLY | ATTR_NOSUID};
   SYS(mkdir("d", 0755));
   new_tmpfs("d");
@@ -324,7 +324,7 @@ MOUNT_TEST(api_setattr_arguments) {
 }
 
 /* Descriptors of other namespaces' mounts are no way in. */
-MOUNT_TEST(api_other_namespaces) {
+SHARED_TEST(api_other_namespaces) {
   SYS(mkdir("d", 0755));
   SYS(mkdir("e", 0755));
   new_tmpfs("d");

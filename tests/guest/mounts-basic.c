@@ -363,7 +363,7 @@ MOUNT_TEST(bind_parts) {
   free(text);
 }
 
-MOUNT_TEST(move) {
+SHARED_TEST(move) {
   SYS(mkdir("a", 0755));
   SYS(mkdir("b", 0755));
   new_tmpfs("a");

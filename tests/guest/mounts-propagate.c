@@ -13,7 +13,7 @@ static void bound(const char *from, const char *to) {
   bind(from, to);
 }
 
-MOUNT_TEST(shared_mounts_spread) {
+SHARED_TEST(shared_mounts_spread) {
   place("a", MS_SHARED);
   SYS(mkdir("a/m", 0755));
   bound("a", "b");
@@ -33,7 +33,7 @@ MOUNT_TEST(shared_mounts_spread) {
   CHECK_EQ(mount_count_at("a/m"), 0);
 }
 
-MOUNT_TEST(private_mounts_do_not) {
+SHARED_TEST(private_mounts_do_not) {
   place("a", MS_SHARED);
   SYS(mkdir("a/m", 0755));
   bound("a", "b");
@@ -46,7 +46,7 @@ MOUNT_TEST(private_mounts_do_not) {
   CHECK_EQ(mount_count_at("a/m"), 0);
 }
 
-MOUNT_TEST(slaves_receive_only) {
+SHARED_TEST(slaves_receive_only) {
   place("a", MS_SHARED);
   SYS(mkdir("a/m", 0755));
   SYS(mkdir("a/n", 0755));
@@ -67,7 +67,7 @@ MOUNT_TEST(slaves_receive_only) {
 }
 
 /* A slave that is shared again hands on what it receives. */
-MOUNT_TEST(slave_and_shared) {
+SHARED_TEST(slave_and_shared) {
   place("a", MS_SHARED);
   SYS(mkdir("a/m", 0755));
   bound("a", "b");
@@ -116,7 +116,7 @@ static void transition(unsigned long first, unsigned long second, bool lonely, b
   CHECK_EQ(m.unbindable, second == MS_UNBINDABLE);
 }
 
-MOUNT_TEST(transitions) {
+SHARED_TEST(transitions) {
   const unsigned long both = MS_SLAVE | MS_SHARED;
   transition(MS_SHARED, MS_SHARED, false, true, false);
   transition(MS_SHARED, MS_SLAVE, false, false, true);
@@ -138,7 +138,7 @@ MOUNT_TEST(transitions) {
 }
 
 /* A chain: the closest group that the process can see is named when the master itself is out of sight. */
-MOUNT_TEST(propagate_from) {
+SHARED_TEST(propagate_from) {
   place("a", MS_SHARED);
   SYS(mkdir("a/etc", 0755));
   SYS(mkdir("root", 0755));
@@ -160,7 +160,7 @@ MOUNT_TEST(propagate_from) {
                 CHECK_EQ(c.master, middle); CHECK_EQ(c.from, top); CHECK_EQ(the_mount("/a").shared, top)));
 }
 
-MOUNT_TEST(unbindable) {
+SHARED_TEST(unbindable) {
   place("a", MS_UNBINDABLE);
   SYS(mkdir("b", 0755));
   CHECK(the_mount("a").unbindable);
@@ -184,7 +184,7 @@ MOUNT_TEST(unbindable) {
   SYS(umount2("b", MNT_DETACH));
 }
 
-MOUNT_TEST(unbindable_moves) {
+SHARED_TEST(unbindable_moves) {
   place("a", MS_UNBINDABLE);
   place("s", MS_SHARED);
   SYS(mkdir("s/x", 0755));
@@ -213,7 +213,7 @@ static MountLine put(unsigned long source, unsigned long dest, unsigned long op)
   return the_mount(at);
 }
 
-MOUNT_TEST(bind_and_move_semantics) {
+SHARED_TEST(bind_and_move_semantics) {
   for (int i = 0; i < 2; i++) {
     unsigned long op = i ? MS_MOVE : MS_BIND;
     MountLine m = put(MS_SHARED, MS_SHARED, op);
@@ -231,7 +231,7 @@ MOUNT_TEST(bind_and_move_semantics) {
   }
 }
 
-MOUNT_TEST(move_spreads) {
+SHARED_TEST(move_spreads) {
   place("a", MS_SHARED);
   SYS(mkdir("a/m", 0755));
   bound("a", "b");
@@ -247,7 +247,7 @@ MOUNT_TEST(move_spreads) {
   CHECK_EQ(mount_count_at("a/m/in"), 0);
 }
 
-MOUNT_TEST(recursive_type) {
+SHARED_TEST(recursive_type) {
   place("a", MS_PRIVATE);
   SYS(mkdir("a/x", 0755));
   new_tmpfs("a/x");
@@ -260,7 +260,7 @@ MOUNT_TEST(recursive_type) {
 }
 
 /* A tree bound inside itself: the copies made by the propagation do not receive it again. */
-MOUNT_TEST(bind_tree_into_itself) {
+SHARED_TEST(bind_tree_into_itself) {
   place("a", MS_SHARED);
   SYS(mkdir("a/m", 0755));
   int before = mount_count();
@@ -276,7 +276,7 @@ MOUNT_TEST(bind_tree_into_itself) {
 }
 
 /* What is on the place already stays on top of what propagates there. */
-MOUNT_TEST(tucked_below) {
+SHARED_TEST(tucked_below) {
   place("a", MS_SHARED);
   SYS(mkdir("a/m", 0755));
   bound("a", "b");
@@ -297,7 +297,7 @@ MOUNT_TEST(tucked_below) {
 }
 
 /* What others mounted in a propagated mount keeps it. */
-MOUNT_TEST(umount_spares_what_is_used) {
+SHARED_TEST(umount_spares_what_is_used) {
   place("a", MS_SHARED);
   SYS(mkdir("a/m", 0755));
   bound("a", "b");
@@ -312,7 +312,7 @@ MOUNT_TEST(umount_spares_what_is_used) {
   SYS(umount("b/m"));
 }
 
-MOUNT_TEST(umount_is_busy_elsewhere) {
+SHARED_TEST(umount_is_busy_elsewhere) {
   place("a", MS_SHARED);
   SYS(mkdir("a/m", 0755));
   bound("a", "b");
@@ -324,7 +324,7 @@ MOUNT_TEST(umount_is_busy_elsewhere) {
   SYS(close(fd));
 }
 
-MOUNT_TEST(tree_umount_spreads) {
+SHARED_TEST(tree_umount_spreads) {
   place("a", MS_SHARED);
   SYS(mkdir("a/m", 0755));
   bound("a", "b");
@@ -342,7 +342,7 @@ MOUNT_TEST(tree_umount_spreads) {
 
 /* ---- Namespaces ---- */
 
-MOUNT_TEST(namespaces_share_and_receive) {
+SHARED_TEST(namespaces_share_and_receive) {
   int up[2], down[2];
   char c;
   place("a", MS_SHARED);
@@ -368,7 +368,7 @@ MOUNT_TEST(namespaces_share_and_receive) {
 }
 
 /* A namespace that goes takes its mounts along, and nobody else's. */
-MOUNT_TEST(end_of_a_namespace_does_not_spread) {
+SHARED_TEST(end_of_a_namespace_does_not_spread) {
   place("a", MS_SHARED);
   SYS(mkdir("a/m", 0755));
   new_tmpfs("a/m");
@@ -387,7 +387,7 @@ static int child_of_clone(void *arg) {
   check_child_exit();
 }
 
-MOUNT_TEST(clone_newns_keeps_directories) {
+SHARED_TEST(clone_newns_keeps_directories) {
   static char stack[65536];
   SYS(mkdir("sub", 0755));
   SYS(mkdir("sub/d", 0755));
@@ -406,7 +406,7 @@ MOUNT_TEST(clone_newns_keeps_directories) {
 }
 
 /* Storms end at the limit, and leave nothing half done. */
-MOUNT_TEST_LIMIT(storm, 120) {
+SHARED_TEST_LIMIT(storm, 120) {
   if (!check_in_sandbox)
     SKIP("a storm of mounts belongs in a sandbox");
   place("a", MS_SHARED);
