@@ -136,6 +136,23 @@ TesAcl *tes_inode_get_acl(TesInode *i) {
   return a;
 }
 
+static gboolean same_acl(const TesAcl *a, const TesAcl *b) {
+  return a && b ? a->n == b->n && !memcmp(a->e, b->e, a->n * sizeof a->e[0]) : a == b;
+}
+
+void tes_inode_mirror_acl(TesInode *to, TesInode *from) {
+  while ((to->flags | from->flags) & TES_INODE_ACL) {
+    tes_epoch_enter();
+    const TesAcl *now = __atomic_load_n(&from->acl, __ATOMIC_ACQUIRE);
+    gboolean same = same_acl(now, __atomic_load_n(&to->acl, __ATOMIC_ACQUIRE));
+    TesAcl *a = same ? NULL : tes_acl_copy(now);
+    tes_epoch_leave();
+    if (same)
+      return;
+    tes_inode_set_acl(to, a); /* then once more: another thread may have mirrored something newer before */
+  }
+}
+
 static gboolean grants(const TesAcl *a, guint at, guint mask) {
   guint perm = a->e[at].perm;
   for (guint i = at + 1; i < a->n; i++)

@@ -20,6 +20,7 @@ void ov_sync(OvInode *o) {
   put32(&o->base.mode, r->mode);
   put32(&o->base.uid, r->uid);
   put32(&o->base.gid, r->gid);
+  tes_inode_mirror_acl(&o->base, r);
   for (guint k = 0; k < o->n_lower && S_ISDIR(r->mode); k++)
     if (o->lower[k].inode->flags & TES_INODE_REVALIDATE)
       __atomic_fetch_or(&o->base.flags, TES_INODE_REVALIDATE, __ATOMIC_SEQ_CST);

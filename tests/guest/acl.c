@@ -356,6 +356,40 @@ TMPFS_TEST(acl_descriptors) {
   CHECK_ERRNO(setxattr(proc, DEFAULT, &v, 4 + 5 * 8, 0), EACCES);
 }
 
+/* An overlay keeps lists in its upper layer, and goes by them. */
+TMPFS_TEST(acl_on_overlay) {
+  SYS(chmod(".", 0777));
+  SYS(mkdir("l", 0755));
+  SYS(mkdir("u", 0755));
+  SYS(mkdir("w", 0755));
+  SYS(mkdir("m", 0755));
+  new_file("l/listed", 0600, 0, 0);
+  new_file("l/plain", 0600, 0, 0);
+  new_dir("l/d", 0755, 0, 0);
+  SET("l/listed", ACCESS, {U, 6, 0}, {USER, 6, 1001}, {G, 0, 0}, {M, 6, 0}, {O, 0, 0});
+  if (mount("x", "m", "overlay", 0, "lowerdir=l,upperdir=u,workdir=w") < 0)
+    SKIP("no overlay filesystem: %s", strerror(errno));
+  AS(1001, 1001, 0, CHECK_OK(access("m/listed", R_OK | W_OK)); CHECK_ERRNO(access("m/plain", R_OK), EACCES));
+  AS(1002, 1002, 0, CHECK_ERRNO(access("m/listed", R_OK), EACCES));
+  CHECK_OK(SET("m/plain", ACCESS, {U, 6, 0}, {USER, 4, 1002}, {G, 0, 0}, {M, 4, 0}, {O, 0, 0}));
+  AS(1002, 1002, 0, CHECK_OK(access("m/plain", R_OK)); CHECK_ERRNO(access("m/plain", W_OK), EACCES));
+  CHECK_STR(get_acl("l/plain", ACCESS), "none");
+  CHECK_STR(get_acl("m/plain", ACCESS), "u6 u1002:4 g0 m4 o0");
+  AS(1001, 1001, 0, CHECK_EQ(truncate("m/listed", 3), 0)); /* copied up with its list */
+  AS(1001, 1001, 0, CHECK_OK(access("m/listed", R_OK | W_OK)));
+  CHECK_STR(get_acl("m/listed", ACCESS), "u6 u1001:6 g0 m6 o0");
+  SYS(chmod("m/plain", 0600));
+  AS(1002, 1002, 0, CHECK_ERRNO(access("m/plain", R_OK), EACCES));
+  CHECK_OK(SET("m/d", DEFAULT, {U, 7, 0}, {USER, 7, 1003}, {G, 5, 0}, {M, 7, 0}, {O, 0, 0}));
+  umask(077);
+  close((int)SYS(open("m/d/new", O_CREAT | O_WRONLY, 0666)));
+  CHECK_STR(get_acl("m/d/new", ACCESS), "u6 u1003:7 g5 m6 o0");
+  AS(1003, 1003, 0, CHECK_OK(access("m/d/new", R_OK | W_OK)));
+  CHECK_OK(removexattr("m/d/new", ACCESS));
+  AS(1003, 1003, 0, CHECK_ERRNO(access("m/d/new", R_OK), EACCES));
+  SYS(umount("m"));
+}
+
 /* Four threads change a list while others are checked against it: nothing breaks, and no answer is neither. */
 TMPFS_TEST(acl_race) {
   volatile int *stop = map_shared(PAGE);

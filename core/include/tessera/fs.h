@@ -179,6 +179,8 @@ TesAcl *tes_acl_inherit(const TesAcl *dflt, guint32 *mode);
  * the filesystem has a `permission` of its own. A filesystem stacked on another copies the list of the inode below. */
 void tes_inode_set_acl(TesInode *, TesAcl *);
 TesAcl *tes_inode_get_acl(TesInode *); /* a copy, transfer full */
+/* For a filesystem stacked on another: `to` gets the list of the inode below, whenever that may have changed. */
+void tes_inode_mirror_acl(TesInode *to, TesInode *from);
 /* May the attribute be set or (NULL) removed? 0, 1 (nothing to remove), -EOPNOTSUPP, -EACCES, -EPERM. */
 int tes_inode_may_set_acl(TesInode *, TesCtx *, gboolean dflt, const TesAcl *);
 /* For tes_inode_permission(): 1 granted, 0 denied, -1 no list. The caller is not the owner. */
