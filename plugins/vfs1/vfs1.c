@@ -28,7 +28,10 @@ static int op_getattr(TesVfs *vfs, TesCtx *ctx, const TesAt *at, TesAttr *out) {
   return r;
 }
 
-static gulong op_mount_flags(TesPath *p) { return v1_mount_flags(v1_pos(p)->mnt); }
+static gulong op_mount_flags(TesPath *p) {
+  gulong f = v1_mount_flags(v1_pos(p)->mnt);
+  return f & (MS_NOATIME | MS_RELATIME) ? f : f | MS_STRICTATIME;
+}
 static gboolean op_is_mount_root(TesPath *p) { return v1_pos(p)->d == v1_pos(p)->mnt->root; }
 static guint op_mount_id(TesPath *p) { return v1_pos(p)->mnt->id; }
 
