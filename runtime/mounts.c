@@ -88,6 +88,8 @@ static MountType mount_type(const MountSpec *m) {
     return (MountType){"proc", "proc", NULL, MS_NOSUID | MS_NODEV | MS_NOEXEC};
   case MOUNT_SYS:
     return (MountType){"sysfs", "sysfs", NULL, MS_RDONLY | MS_NOSUID | MS_NODEV | MS_NOEXEC};
+  case MOUNT_MQUEUE:
+    return (MountType){"mqueue", "mqueue", NULL, MS_NOSUID | MS_NODEV | MS_NOEXEC};
   case MOUNT_CGROUP:
     return (MountType){"cgroup2", "cgroup2", NULL, MS_NOSUID | MS_NODEV | MS_NOEXEC};
   case MOUNT_DEV:
@@ -138,10 +140,14 @@ static gboolean mount_one(TesKernel *k, const MountSpec *m, gboolean optional, G
 }
 
 gboolean build_mounts(TesKernel *k, const DoOptions *o, GError **error) {
-  static const MountSpec defaults[] = {{MOUNT_PROC, "proc", "/proc"},  {MOUNT_SYS, "sysfs", "/sys"},
+  static const MountSpec defaults[] = {{MOUNT_PROC, "proc", "/proc"},
+                                       {MOUNT_SYS, "sysfs", "/sys"},
                                        {MOUNT_CGROUP, "cgroup2", "/sys/fs/cgroup"},
-                                       {MOUNT_DEV, "dev", "/dev"},     {MOUNT_TMPFS, "tmpfs", "/dev/shm"},
-                                       {MOUNT_TMPFS, "tmpfs", "/tmp"}, {MOUNT_TMPFS, "tmpfs", "/run"}};
+                                       {MOUNT_DEV, "dev", "/dev"},
+                                       {MOUNT_TMPFS, "tmpfs", "/dev/shm"},
+                                       {MOUNT_MQUEUE, "mqueue", "/dev/mqueue"},
+                                       {MOUNT_TMPFS, "tmpfs", "/tmp"},
+                                       {MOUNT_TMPFS, "tmpfs", "/run"}};
   if (!make_root(k, o, error))
     return FALSE;
   for (gsize i = 0; i < G_N_ELEMENTS(defaults); i++)

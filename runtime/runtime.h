@@ -31,7 +31,16 @@ int report(const GError *);
 TesRegistry *load_plugins(char **dirs, GError **error);
 
 /* ---- do.c's parts ---- */
-typedef enum { MOUNT_RO_BIND, MOUNT_BIND, MOUNT_TMPFS, MOUNT_PROC, MOUNT_DEV, MOUNT_SYS, MOUNT_CGROUP } MountKind;
+typedef enum {
+  MOUNT_RO_BIND,
+  MOUNT_BIND,
+  MOUNT_TMPFS,
+  MOUNT_PROC,
+  MOUNT_DEV,
+  MOUNT_SYS,
+  MOUNT_CGROUP,
+  MOUNT_MQUEUE
+} MountKind;
 typedef struct {
   MountKind kind;
   char *source, *target;

@@ -36,6 +36,7 @@ TesNs *tes_ns_new(TesKernel *k, int kind, TesNs *parent) {
   ns->kind = kind;
   ns->kernel = k;
   ns->parent = parent ? tes_ns_ref(parent) : NULL;
+  g_datalist_init(&ns->plugins);
   ns->id = tes_kernel_root_ns(k, kind) ? FIRST_NS_ID + tes_unique_id(k) : initial_id(kind);
   return ns;
 }
@@ -48,6 +49,7 @@ TesNs *tes_ns_ref(TesNs *ns) {
 void tes_ns_unref(TesNs *ns) {
   while (ns && g_atomic_int_dec_and_test(&ns->refs)) {
     TesNs *parent = ns->parent;
+    g_datalist_clear(&ns->plugins);
     if (ns->free_data)
       ns->free_data(ns->data);
     g_free(ns);

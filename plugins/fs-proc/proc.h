@@ -46,6 +46,9 @@ int find_entry(Node *, const Entry *, const char *name, TesInode **out);
 int check_task(Node *, TesCtx *);
 
 extern const Entry proc_root, proc_sys_dir[], proc_sys_inotify_dir[], proc_task_dir, proc_thread_dir;
+/* sysctl.c: a directory below /proc/sys/fs that a plugin fills. */
+int sysctl_lookup(Node *, TesCtx *, const char *name, TesInode **out);
+int sysctl_list(Node *, TesCtx *, goffset *pos, TesDirFill, gpointer data);
 /* fdlink.c: computed names of fd/, fdinfo/ and ns/. */
 int fd_lookup(Node *, TesCtx *, const char *name, TesInode **out);
 int fdinfo_lookup(Node *, TesCtx *, const char *name, TesInode **out);

@@ -131,17 +131,19 @@ PROTECTED(regular, TES_PROTECTED_REGULAR)
 PROTECTED(symlinks, TES_PROTECTED_SYMLINKS)
 #define PROTECTED_FILE(name_) \
   { .name = "protected_" #name_, .mode = S_IFREG | 0644, .text = show_##name_, .write = change_##name_ }
-static const Entry fs_dir[] = {R_FILE("file-max", file_max),
-                               R_FILE("mount-max", mount_max),
-                               R_FILE("file-nr", file_nr),
-                               {.name = "inotify", .mode = S_IFDIR | 0555, .dir = proc_sys_inotify_dir},
-                               R_FILE("nr_open", nr_open),
-                               R_FILE("pipe-max-size", pipe_max_size),
-                               PROTECTED_FILE(fifos),
-                               PROTECTED_FILE(hardlinks),
-                               PROTECTED_FILE(regular),
-                               PROTECTED_FILE(symlinks),
-                               {.name = NULL}};
+static const Entry fs_dir[] = {
+    R_FILE("file-max", file_max),
+    R_FILE("mount-max", mount_max),
+    R_FILE("file-nr", file_nr),
+    {.name = "inotify", .mode = S_IFDIR | 0555, .dir = proc_sys_inotify_dir},
+    {.name = "mqueue", .mode = S_IFDIR | 0555, .lookup = sysctl_lookup, .list = sysctl_list},
+    R_FILE("nr_open", nr_open),
+    R_FILE("pipe-max-size", pipe_max_size),
+    PROTECTED_FILE(fifos),
+    PROTECTED_FILE(hardlinks),
+    PROTECTED_FILE(regular),
+    PROTECTED_FILE(symlinks),
+    {.name = NULL}};
 static const Entry core_dir[] = {R_FILE("somaxconn", somaxconn), {.name = NULL}};
 static const Entry unix_dir[] = {R_FILE("max_dgram_qlen", max_dgram_qlen), {.name = NULL}};
 static const Entry net_dir[] = {{.name = "core", .mode = S_IFDIR | 0555, .dir = core_dir},

@@ -49,11 +49,12 @@ expect_refusal() { # plugin word
     result $? "/removal/$1" "$status: $got" "125: one line with $2"
 }
 
-echo 1..14
+echo 1..15
 expect '' none -
 expect timerfd timerfd ENOSYS
 expect epoll epoll ENOSYS
 expect unix unix EAFNOSUPPORT
+expect mqueue mqueue ENODEV
 expect fs-tmpfs tmpfs ENODEV
 expect fs-proc proc ENODEV
 expect fs-dev dev ENODEV

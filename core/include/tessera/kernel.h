@@ -18,6 +18,7 @@ struct _TesNs {
   TesKernel *kernel;
   gpointer data; /* kind's own: core/task/ns.c */
   void (*free_data)(gpointer);
+  GData *plugins; /* what plugins keep for it (g_datalist_*); freed with it */
 };
 TesNs *tes_ns_ref(TesNs *);
 void tes_ns_unref(TesNs *);

@@ -26,6 +26,7 @@ TES_BEGIN_DECLS
  *   "ctx-keys"       TesCtxKeyTable        ctx.h
  *   "state"          TesStateOps           state.h
  *   "cgroup"         TesCgroupOps          cgroup.h
+ *   "sysctl"         TesSysctlTable        sysctl.h
  * (kind, name) is unique in a registry. */
 struct _TesFeature {
   const char *kind, *name;

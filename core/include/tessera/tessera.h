@@ -15,6 +15,7 @@
 #include <tessera/socket.h>
 #include <tessera/state.h>
 #include <tessera/syscall.h>
+#include <tessera/sysctl.h>
 #include <tessera/task.h>
 #include <tessera/time.h>
 #include <tessera/tty.h>
