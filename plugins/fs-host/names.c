@@ -166,6 +166,12 @@ int host_link(TesInode *base, TesCtx *ctx, const char *name, TesInode *target) {
   return r == -ESTALE ? -ENOENT : r;
 }
 
+/* names lock held. Another link, if there is one, is learned at its next lookup. */
+static void lost_name(HostInode *i, HostInode *dir, const char *name) {
+  if (i->parent == dir && g_strcmp0(i->name, name) == 0)
+    i->unlinked = TRUE;
+}
+
 static int remove_name(TesInode *base, const char *name, TesInode *victim, int flags) {
   HostInode *dir = host_inode(base), *v = host_inode(victim);
   HostSuper *s = host_super(dir);
@@ -173,11 +179,11 @@ static int remove_name(TesInode *base, const char *name, TesInode *victim, int f
   if (dirfd < 0)
     return dirfd;
   /* Somebody may hold the inode without a descriptor (O_PATH, a mapping about to be made): keep it reachable. */
-  int keep = S_ISREG(victim->mode) ? host_fd_get(v, SLOT_READ) : -1;
+  int keep = host_fd_get(v, SLOT_READ);
   tes_mutex_lock(&s->names_lock);
   int r = unlinkat(dirfd, name, flags) < 0 ? -errno : 0;
-  if (r == 0 && v->parent == dir && g_strcmp0(v->name, name) == 0)
-    v->unlinked = TRUE; /* another link, if there is one, is learned at its next lookup */
+  if (r == 0)
+    lost_name(v, dir, name);
   tes_mutex_unlock(&s->names_lock);
   if (keep >= 0)
     host_fd_put(v, SLOT_READ);
@@ -218,19 +224,22 @@ int host_rename(TesInode *obase, const char *oname, TesInode *nbase, const char 
     host_fd_put(od, SLOT_READ);
     return nfd;
   }
+  int keep = target ? host_fd_get(host_inode(target), SLOT_READ) : -1; /* as in remove_name() */
   tes_mutex_lock(&s->names_lock);
   int r = renameat2(ofd, oname, nfd, nname, flags) < 0 ? -errno : 0;
   if (r == 0) {
     if (target && (flags & RENAME_EXCHANGE))
       old[1] = moved(host_inode(target), od, oname);
     else if (target)
-      host_inode(target)->unlinked = TRUE;
+      lost_name(host_inode(target), nd, nname);
     old[0] = moved(host_inode(source), nd, nname);
   }
   tes_mutex_unlock(&s->names_lock);
   for (int k = 0; k < 2; k++)
     if (old[k])
       tes_inode_unref(&old[k]->base);
+  if (keep >= 0)
+    host_fd_put(host_inode(target), SLOT_READ);
   host_attr_stale(host_inode(source));
   if (target)
     host_attr_stale(host_inode(target));
