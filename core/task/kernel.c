@@ -77,6 +77,7 @@ static gboolean open_vfs(TesKernel *k, const char *want, GError **error) {
   if (!f)
     return FALSE;
   k->vfs = ((const TesVfsOps *)f->ops)->new_(k, error);
+  k->vfs_name = f->name;
   if (!k->vfs)
     g_prefix_error(error, "failed to initialize VFS: ");
   return k->vfs != NULL;
@@ -371,10 +372,11 @@ static void free_data(TesKernel *k) {
 
 const char *tes_kernel_syslog(TesKernel *k) {
   TES_LOCKED(&k->ext_lock);
+  g_autofree char *vfs = g_ascii_strup(k->vfs_name ? k->vfs_name : "vfs", -1);
   if (!k->syslog)
     k->syslog = g_strdup_printf("<6>[    0.000000] Tessera, a Linux kernel in user space\n"
                                 "<6>[    0.000000] %u CPUs, plugins sealed\n"
-                                "<6>[    0.000000] Setting up VFS...\n",
-                                k->cores);
+                                "<6>[    0.000000] Setting up %s...\n",
+                                k->cores, vfs);
   return k->syslog;
 }

@@ -239,6 +239,7 @@ struct _TesKernel {
   TesTimekeeper *timekeeper;
   TesPlatform *platform;
   TesVfs *vfs;
+  const char *vfs_name; /* of the feature */
   TesMemFile *memfile;
   TesMutex ext_lock; /* L2 */
   gboolean initialised, started;

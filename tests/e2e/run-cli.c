@@ -456,6 +456,18 @@ static guint count_lines(const char *text, const char *needle) {
   return n;
 }
 
+/* W1: the choice is the sandbox's own, and its log names it. */
+static void test_generations(void) {
+  static const char *const flags[] = {"--vfs=vfs1", "--vfs=vfs1:2018", "--vfs=vfs2"},
+                           *const says[] = {"Setting up VFS1...", "Setting up VFS1:2018...",
+                                            "Setting up VFS2..."};
+  for (guint i = 0; i < G_N_ELEMENTS(flags); i++) {
+    g_auto(ProcResult) r = run(NULL, WORDS(flags[i], "--", "/bin/busybox", "dmesg"), NULL);
+    g_assert_cmpint(r.status, ==, 0);
+    g_assert_nonnull(strstr(r.out->str, says[i]));
+  }
+}
+
 /* V3, W7: a path of four names is four lookups in a directory, or one. */
 static void test_trace_path(void) {
   g_autofree char *dir = g_dir_make_tmp("tessera-cli-XXXXXX", NULL);
@@ -520,6 +532,7 @@ int main(int argc, char **argv) {
     }
   if (any) {
     g_test_add_func("/cli/verbs", test_verbs);
+    g_test_add_func("/cli/generations", test_generations);
     g_test_add_func("/cli/trace-path", test_trace_path);
     g_test_add_func("/cli/bad/flags", test_bad_flags);
     g_test_add_func("/cli/bad/program", test_bad_program);
