@@ -203,8 +203,9 @@ static gboolean same_call(const Aligner *al, const Call *x, const Call *y) {
   return n == m && memcmp(p, q, n) == 0;
 }
 
-static void add_difference(Aligner *al, const Call *x, const Call *y) {
-  const char *text = x ? x->text : y->text;
+/* x or y may be NULL: `made` is the one that is there. */
+static void add_difference(Aligner *al, const Call *made, const Call *x, const Call *y) {
+  const char *text = made->text;
   g_autofree char *key = g_strjoin("\n", text, x ? x->result : "", y ? y->result : "", NULL);
   CallDifference *d = g_hash_table_lookup(al->found, key);
   if (!d) {
@@ -217,11 +218,14 @@ static void add_difference(Aligner *al, const Call *x, const Call *y) {
   d->count++;
 }
 
+static void only_in_first(Aligner *al, const Call *c) { add_difference(al, c, c, NULL); }
+static void only_in_other(Aligner *al, const Call *c) { add_difference(al, c, NULL, c); }
+
 static void compare_answers(Aligner *al, const Call *x, const Call *y) {
   if (strcmp(x->result, y->result) == 0 ||
       (is_private(x->name) && x->result[0] != '-' && y->result[0] != '-'))
     return;
-  add_difference(al, x, y);
+  add_difference(al, x, x, y);
 }
 
 /* The nearest pair of equal calls at or after (i, j), by the number of calls skipped; FALSE if none is near. */
@@ -252,14 +256,14 @@ static void align_task(Aligner *al, GPtrArray *a, GPtrArray *b) {
       mj = j + 1;
     }
     while (i < mi)
-      add_difference(al, a->pdata[i++], NULL);
+      only_in_first(al, a->pdata[i++]);
     while (j < mj)
-      add_difference(al, NULL, b->pdata[j++]);
+      only_in_other(al, b->pdata[j++]);
   }
   while (i < a->len)
-    add_difference(al, a->pdata[i++], NULL);
+    only_in_first(al, a->pdata[i++]);
   while (j < b->len)
-    add_difference(al, NULL, b->pdata[j++]);
+    only_in_other(al, b->pdata[j++]);
 }
 
 static int by_count(gconstpointer x, gconstpointer y) {

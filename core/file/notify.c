@@ -149,7 +149,7 @@ void tes_notify_do_rename(TesCtx *ctx, TesInode *odir, const char *oname, TesIno
                           TesInode *source, TesInode *target) {
   guint dir = dir_bit(source);
   TesKernel *generator = tes_ctx_get(ctx, TES_CTX_INOTIFY_COOKIE);
-  guint32 cookie = tes_inotify_cookie(generator ? generator : ctx->kernel);
+  guint32 cookie = tes_notify_cookie(generator ? generator : ctx->kernel);
   TesNotifyEvent from = {.mask = IN_MOVED_FROM | dir, .cookie = cookie, .name = oname};
   TesNotifyEvent to = {.mask = IN_MOVED_TO | dir, .cookie = cookie, .name = nname};
   deliver(odir, &from);

@@ -376,7 +376,7 @@ static glong sys_flock(TesTask *t, const gulong a[6]) {
   return f ? tes_lock_flock(t, f, (int)a[1]) : -EBADF;
 }
 
-#define FCNTL_NOTE "no F_NOTIFY (inotify(7) has it); execve does not break leases"
+#define FCNTL_NOTE "no F_NOTIFY; execve does not break leases"
 
 static const TesSyscall rows[] = {
     {3, "close", sys_close, TES_FULL, NULL, "f"},
@@ -390,10 +390,9 @@ static const TesSyscall rows[] = {
     {290, "eventfd2", sys_eventfd2, TES_FULL, NULL, "ux"},
     {292, "dup3", sys_dup3, TES_FULL, NULL, "fdx"},
     {293, "pipe2", sys_pipe2, TES_FULL, NULL, "px"},
-    {300, "fanotify_init", NULL, TES_NONE,
-     "whole mounts and decisions about access are not offered; inotify is", "xx"},
-    {301, "fanotify_mark", NULL, TES_NONE,
-     "whole mounts and decisions about access are not offered; inotify is", "fxxas"},
+    {300, "fanotify_init", NULL, TES_NONE, "whole mounts and decisions about access are not offered", "xx"},
+    {301, "fanotify_mark", NULL, TES_NONE, "whole mounts and decisions about access are not offered",
+     "fxxas"},
     {436, "close_range", sys_close_range, TES_FULL, NULL, "uux"},
 };
 

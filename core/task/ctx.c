@@ -155,7 +155,7 @@ const TesCtxKeyRow tes_core_ctx_rows[TES_CTX_N_CORE] = {
     [TES_CTX_UNIQUE_ID] = {"unique-id-provider", "TesKernel", "K17, K18",
                            "runtime; draw with tes_unique_id()", ALL(get_kernel)},
     [TES_CTX_INOTIFY_COOKIE] = {"inotify-cookie-provider", "TesKernel", "K19",
-                                "runtime; draw with tes_inotify_cookie()", ALL(get_kernel)},
+                                "runtime; draw with tes_notify_cookie()", ALL(get_kernel)},
     [TES_CTX_EVENTS] = {"unimplemented-events", "TesKernel", "K20", "runtime", ALL(get_kernel)},
     [TES_CTX_TASK_SELF] = {"task", "TesTask", "K24", "itself", {task_self, NULL, NULL}},
     [TES_CTX_THREAD_GROUP] = {"thread-group", "TesThreadGroup", "K24", "task", {task_group, NULL, NULL}},

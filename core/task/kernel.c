@@ -325,7 +325,7 @@ guint64 tes_unique_id(TesKernel *k) {
   return id;
 }
 
-guint32 tes_inotify_cookie(TesKernel *k) {
+guint32 tes_notify_cookie(TesKernel *k) {
   guint32 c;
   do
     c = __atomic_add_fetch(&k->inotify_cookie, 1, __ATOMIC_RELAXED);

@@ -215,8 +215,8 @@ struct _TesTask {
   TesTime start_time;
   /* borrowed root and cwd handed out by the context table, dropped before the guest runs again */
   GSList *borrowed_paths;
-  GSList *dropped_files; /* tes_task_drop_file(), until the call is over */
-  gboolean working;      /* runs deferred work in the middle of a call */
+  GSList *dropped_files;   /* tes_task_drop_file(), until the call is over */
+  gboolean working;        /* runs deferred work in the middle of a call */
   gpointer trace;          /* core/trace */
   gint64 trace_began;      /* when the traced call began: nanoseconds of the host's real time */
   gboolean vm_shared;      /* CLONE_VM was used with another group: its memory outlives it */
@@ -296,7 +296,7 @@ struct _TesKernel {
   gpointer unimpl;       /* core/trace/unimpl.c */
   TesSuper *nsfs_super;  /* atomic; core/task/nsfile.c: the filesystem of namespaces, made at first use */
   TesSuper *memfd_super; /* atomic; core/syscalls/open.c: the filesystem of memfd_create, made at first use */
-  GSList *on_leave;        /* Work: tes_kernel_on_leave() */
+  GSList *on_leave;      /* Work: tes_kernel_on_leave() */
   gpointer plugins_inited; /* GPtrArray of TesPlugin with fini */
   guint32 boot_time;
   gint task_limit;                  /* so that the host's limits are never met */

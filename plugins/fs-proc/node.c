@@ -19,7 +19,8 @@ int node_new(TesSuper *super, const Entry *e, TesTask *task, gint number, TesIno
   n->task = task ? tes_task_ref(task) : NULL;
   n->number = number;
   tes_inode_init(&n->inode, super, &node_ops, e->mode, node_ino(e, task, number));
-  n->inode.flags = TES_INODE_FLEETING | (S_ISDIR(e->mode) ? TES_INODE_NO_CACHE : 0) | (e->follow ? TES_INODE_MAGIC_LINK : 0);
+  n->inode.flags = TES_INODE_FLEETING | (S_ISDIR(e->mode) ? TES_INODE_NO_CACHE : 0) |
+                   (e->follow ? TES_INODE_MAGIC_LINK : 0);
   if (task) {
     TesCred *c = tes_task_cred(task);
     n->inode.uid = c ? c->euid : 0;

@@ -282,7 +282,6 @@ TEST(bad_replies) {
   FuseServer s = fuse_server_start("");
   struct stat st;
 
-
   write_file(at(&s, "a"), "0123456789", 10, 0644);
   int fd = (int)SYS(open(at(&s, "a"), O_RDONLY | O_DIRECT));
   s.control->fault_op = FUSE_LOOKUP;

@@ -312,8 +312,8 @@ static void test_contexts(void) {
   g_assert_cmpuint(tes_ctx_cred(super)->euid, ==, 0);
   guint64 id = tes_unique_id(b.k);
   g_assert_cmpuint(tes_unique_id(b.k), >, id); /* U1 */
-  guint32 cookie = tes_inotify_cookie(b.k);
-  g_assert_cmpuint(tes_inotify_cookie(b.k), ==, cookie + 1); /* U3 */
+  guint32 cookie = tes_notify_cookie(b.k);
+  g_assert_cmpuint(tes_notify_cookie(b.k), ==, cookie + 1); /* U3 */
   g_assert_true(tes_kernel_start(b.k, NULL));
   tes_kernel_kill(b.k, SIGKILL);
   tes_kernel_wait_exited(b.k);

@@ -122,9 +122,9 @@ TesNs *tes_kernel_root_ns(
     int clone_flag); /* borrowed: CLONE_NEWUSER, NEWUTS, NEWIPC, NEWPID, NEWNET, NEWCGROUP, NEWTIME */
 
 /* ---- For plugins ---- */
-guint64 tes_unique_id(TesKernel *);      /* U1: grows, never repeats; wrap-around aborts */
-guint32 tes_inotify_cookie(TesKernel *); /* U3: never 0 */
-guint tes_kernel_cores(TesKernel *);     /* X2 */
+guint64 tes_unique_id(TesKernel *);     /* U1: grows, never repeats; wrap-around aborts */
+guint32 tes_notify_cookie(TesKernel *); /* U3: never 0 */
+guint tes_kernel_cores(TesKernel *);    /* X2 */
 /* X1: eax, ebx, ecx, edx of a CPUID leaf as guests see it. From the kernel's table, else from the host's CPU. */
 void tes_cpuid(TesKernel *, guint32 leaf, guint32 subleaf, guint32 out[4]);
 /* The event thread: GMainLoop for control, host descriptors and timers. */
