@@ -86,19 +86,23 @@ static glong op_poll(Request *q) {
 
 /* ---- Timeouts ---- */
 
-static int fetch_expiry(const Request *q, gulong uts, guint flags, TesTime *expiry) {
+static int fetch_time(const Request *q, gulong uts, TesTime *value) {
   struct timespec ts;
-  TesKernel *k = tes_task_kernel(q->task);
   if (tes_copy_in(q->task, &ts, uts, sizeof ts) < 0)
     return -EFAULT;
   if (ts.tv_sec < 0 || ts.tv_nsec < 0) /* a second and more of nanoseconds is taken */
     return -EINVAL;
-  TesTime value = tes_timespec_to_ns(&ts), mono = tes_time_monotonic(k);
-  if (!(flags & IORING_TIMEOUT_ABS))
-    *expiry = tes_time_add((flags & IORING_TIMEOUT_REALTIME) ? tes_time_realtime(k) : mono, value);
-  else
-    *expiry = (flags & IORING_TIMEOUT_BOOTTIME) ? value - (tes_time_boot(k) - mono) : value;
+  *value = tes_timespec_to_ns(&ts);
   return 0;
+}
+
+/* On the clock of the timer service, which is realtime or monotonic. */
+TesTime uring_expiry(const Request *q, TesTime value, guint flags) {
+  TesKernel *k = tes_task_kernel(q->task);
+  TesTime mono = tes_time_monotonic(k);
+  if (!(flags & IORING_TIMEOUT_ABS))
+    return tes_time_add((flags & IORING_TIMEOUT_REALTIME) ? tes_time_realtime(k) : mono, value);
+  return (flags & IORING_TIMEOUT_BOOTTIME) ? value - (tes_time_boot(k) - mono) : value;
 }
 
 #define CLOCKS (IORING_TIMEOUT_BOOTTIME | IORING_TIMEOUT_REALTIME)
@@ -110,7 +114,19 @@ static int prep_timeout(Request *q) {
       (flags & CLOCKS) == CLOCKS)
     return -EINVAL;
   q->realtime = (flags & IORING_TIMEOUT_REALTIME) != 0;
-  return fetch_expiry(q, q->sqe.addr, flags, &q->expiry);
+  int r = fetch_time(q, q->sqe.addr, &q->time);
+  q->expiry = uring_expiry(q, q->time, flags);
+  return r;
+}
+
+/* Of the request before it in its chain, which must be there. */
+static int prep_link_timeout(Request *q) {
+  guint flags = q->sqe.timeout_flags;
+  if (q->sqe.ioprio || q->sqe.len != 1 || q->sqe.off || (flags & ~(guint)(IORING_TIMEOUT_ABS | CLOCKS)) ||
+      (flags & CLOCKS) == CLOCKS)
+    return -EINVAL;
+  q->realtime = (flags & IORING_TIMEOUT_REALTIME) != 0;
+  return fetch_time(q, q->sqe.addr, &q->time);
 }
 
 static glong op_timeout(Request *q) {
@@ -126,10 +142,11 @@ static gboolean match_timeout(const Request *q, gpointer data) {
 /* IORING_TIMEOUT_UPDATE: another time for one that waits. */
 static glong update_timeout(Request *by) {
   Ring *r = by->ring;
-  TesTime expiry;
-  int e = fetch_expiry(by, by->sqe.addr2, by->sqe.timeout_flags, &expiry);
+  TesTime value;
+  int e = fetch_time(by, by->sqe.addr2, &value);
   if (e < 0)
     return e;
+  TesTime expiry = uring_expiry(by, value, by->sqe.timeout_flags);
   TES_LOCKED(&r->lock);
   for (GList *l = r->inflight.head; l; l = l->next) {
     Request *q = l->data;
@@ -214,6 +231,7 @@ static const OpDef ops[] = {
         {.known = TRUE, .file = TRUE, .mask = POLLIN, .prep = uring_prep_message, .issue = uring_op_recvmsg},
     [IORING_OP_TIMEOUT] = {.known = TRUE, .timer = TRUE, .prep = prep_timeout, .issue = op_timeout},
     [IORING_OP_TIMEOUT_REMOVE] = {.known = TRUE, .issue = op_timeout_remove},
+    [IORING_OP_LINK_TIMEOUT] = {.known = TRUE, .prep = prep_link_timeout, .issue = op_nop},
     [IORING_OP_ACCEPT] =
         {.known = TRUE, .file = TRUE, .mask = POLLIN, .prep = uring_prep_accept, .issue = uring_op_accept},
     [IORING_OP_ASYNC_CANCEL] = {.known = TRUE, .issue = op_cancel},

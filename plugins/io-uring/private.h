@@ -127,7 +127,9 @@ struct _Request {
   gboolean counts; /* ring->lock */
   glong result;    /* of what ended the wait, when `decided` */
   gboolean decided;
-  TesTime expiry;
+  TesTime time, expiry; /* as given; on the timer's clock */
+  Request *guards;      /* IORING_OP_LINK_TIMEOUT: what it may end; until its timer is stopped */
+  gboolean fired;
   struct iovec *store, one; /* what vec goes over */
   TesIov vec;
   gsize len; /* of the whole */
@@ -161,6 +163,8 @@ void uring_drop(Ring *, TesTask *);
 /* TRUE: it waits. FALSE: it has a result. */
 gboolean uring_arm_file(Request *, guint mask);
 void uring_arm_timer(Request *);
+/* Starts the timer of a linked timeout, which ends the request before it. */
+void uring_arm_link(Request *timeout, Request *before);
 /* The wait is over with this result: hands the request to its task. FALSE if something else ended it. */
 gboolean uring_decide(Request *, glong result);
 void uring_disarm(Request *);
@@ -178,6 +182,7 @@ glong uring_op_send(Request *), uring_op_recv(Request *), uring_op_accept(Reques
     uring_op_connect(Request *);
 int uring_prep_message(Request *), uring_prep_accept(Request *), uring_prep_connect(Request *);
 glong uring_op_sendmsg(Request *), uring_op_recvmsg(Request *);
+TesTime uring_expiry(const Request *, TesTime value, guint timeout_flags);
 /* Those that are a system call. */
 glong uring_call(Request *);
 int uring_prep_call(Request *);

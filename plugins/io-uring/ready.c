@@ -129,6 +129,20 @@ void uring_arm_timer(Request *q) {
   tes_timer_arm(&q->timer, q->expiry, 0);
 }
 
+static void on_link_timer(TesTimer *timer, guint64 missed, gpointer data) {
+  Request *lt = data;
+  (void)timer, (void)missed;
+  lt->fired = uring_decide(lt->guards, -ECANCELED);
+}
+
+void uring_arm_link(Request *lt, Request *before) {
+  if (lt->timer.fn)
+    return;
+  lt->guards = before;
+  tes_timer_init(&lt->timer, lt->ring->file.kernel, lt->realtime, on_link_timer, lt);
+  tes_timer_arm(&lt->timer, uring_expiry(lt, lt->time, lt->sqe.timeout_flags), 0);
+}
+
 /* In the hands of its task, or gone: nothing ends its wait any more. */
 void uring_disarm(Request *q) {
   tes_waiter_remove(&q->waiter);

@@ -124,6 +124,23 @@ static void cancel_rest(Ring *r, Request *q) {
   }
 }
 
+static gboolean is_link_timeout(const Request *q) { return q && q->sqe.opcode == IORING_OP_LINK_TIMEOUT; }
+
+/* The timeout of a request that has ended, which ends too; returns what follows. */
+static Request *finish_link_timeout(Request *lt) {
+  Ring *r = lt->ring;
+  Request *next = g_steal_pointer(&lt->link);
+  uring_disarm(lt);
+  lt->result = lt->fired ? -ETIME : -ECANCELED;
+  complete(lt);
+  {
+    TES_LOCKED(&r->lock);
+    leave(r, lt);
+  }
+  request_free(lt);
+  return next;
+}
+
 static Request *finish(Request *q) {
   Ring *r = q->ring;
   Request *next = g_steal_pointer(&q->link);
@@ -135,7 +152,12 @@ static Request *finish(Request *q) {
     TES_LOCKED(&r->lock);
     q->counts = FALSE;
   }
+  gboolean guarded = is_link_timeout(next);
+  if (guarded)
+    uring_disarm(next); /* it refers to q */
   complete(q);
+  if (guarded)
+    next = finish_link_timeout(next);
   if (next && failed && !(q->sqe.flags & IOSQE_IO_HARDLINK)) {
     cancel_rest(r, next);
     next = NULL;
@@ -155,8 +177,12 @@ static Request *finish(Request *q) {
 }
 
 static void run(Request *q) {
-  while (q && issue(q))
-    q = finish(q);
+  for (; q; q = finish(q))
+    if (!issue(q)) {
+      if (is_link_timeout(q->link))
+        uring_arm_link(q->link, q);
+      return;
+    }
 }
 
 void uring_begin(Request *q) {
@@ -213,10 +239,10 @@ void uring_drop(Ring *r, TesTask *t) {
       g_ptr_array_add(dead, q);
     }
   }
-  for (guint i = 0; i < dead->len; i++) {
+  for (guint i = 0; i < dead->len; i++)
     uring_stop(dead->pdata[i]);
+  for (guint i = 0; i < dead->len; i++) /* linked timeouts refer to others */
     request_free(dead->pdata[i]);
-  }
   if (t) {
     TES_LOCKED(&r->lock);
     release_deferred(r);

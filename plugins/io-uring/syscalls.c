@@ -118,21 +118,23 @@ static int get_ring(TesTask *t, gulong fd, Ring **out) {
   (IOSQE_FIXED_FILE | IOSQE_IO_DRAIN | IOSQE_IO_LINK | IOSQE_IO_HARDLINK | IOSQE_ASYNC | \
    IOSQE_CQE_SKIP_SUCCESS)
 
-/* The next entry, copied once; FALSE: none. An index out of range is skipped and counted. */
+static guint queued(Ring *r) {
+  TES_LOCKED(&r->lock);
+  return MIN(__atomic_load_n(&r->shared->sq_tail, __ATOMIC_ACQUIRE) - r->sq_head, r->sq_entries);
+}
+
+/* The next entry, copied once; FALSE: there is none, or its index is out of range, which is counted and ends the submission. */
 static gboolean next_sqe(Ring *r, struct io_uring_sqe *out) {
   TES_LOCKED(&r->lock);
-  while (r->sq_head != __atomic_load_n(&r->shared->sq_tail, __ATOMIC_ACQUIRE)) {
-    guint32 index = __atomic_load_n(&r->sq_array[r->sq_head & (r->sq_entries - 1)], __ATOMIC_RELAXED);
-    gboolean good = index < r->sq_entries;
-    if (good)
-      memcpy(out, &r->sqes[index], sizeof *out);
-    else
-      __atomic_add_fetch(&r->shared->sq_dropped, 1, __ATOMIC_RELAXED);
-    __atomic_store_n(&r->shared->sq_head, ++r->sq_head, __ATOMIC_RELEASE);
-    if (good)
-      return TRUE;
-  }
-  return FALSE;
+  if (r->sq_head == __atomic_load_n(&r->shared->sq_tail, __ATOMIC_ACQUIRE))
+    return FALSE;
+  guint32 index = __atomic_load_n(&r->sq_array[r->sq_head & (r->sq_entries - 1)], __ATOMIC_RELAXED);
+  __atomic_store_n(&r->shared->sq_head, ++r->sq_head, __ATOMIC_RELEASE);
+  if (index < r->sq_entries)
+    memcpy(out, &r->sqes[index], sizeof *out);
+  else
+    __atomic_add_fetch(&r->shared->sq_dropped, 1, __ATOMIC_RELAXED);
+  return index < r->sq_entries;
 }
 
 static int check_sqe(const Ring *r, const struct io_uring_sqe *s) {
@@ -157,6 +159,8 @@ static void begin(Chain *c) {
 static gboolean add(Ring *r, TesTask *t, const struct io_uring_sqe *s, Chain *c) {
   int e = check_sqe(r, s);
   Request *q = uring_request_new(r, t, s);
+  if (e == 0 && s->opcode == IORING_OP_LINK_TIMEOUT)
+    e = !c->last || c->last->sqe.opcode == IORING_OP_LINK_TIMEOUT ? -EINVAL : q->op->prep(q);
   if (e < 0) {
     q->result = e;
     q->decided = TRUE;
@@ -179,6 +183,7 @@ static glong submit(Ring *r, TesTask *t, guint n) {
   Chain c = {NULL, NULL};
   struct io_uring_sqe sqe;
   guint done = 0;
+  n = MIN(n, queued(r));
   while (done < n) {
     if (r->inflight.length >= URING_MAX_INFLIGHT)
       break;
@@ -300,8 +305,8 @@ static glong sys_io_uring_register(TesTask *t, const gulong a[6]) {
   return n;
 }
 
-#define NOTE                                                                                                 \
-  "no SQPOLL, IOPOLL, large entries, multishot, provided buffers, linked timeouts, splice, xattrs, message " \
+#define NOTE                                                                                \
+  "no SQPOLL, IOPOLL, large entries, multishot, provided buffers, splice, xattrs, message " \
   "rings"
 
 static const TesSyscall rows[] = {

@@ -465,6 +465,38 @@ TEST(chains) {
   done(&u);
 }
 
+TEST(linked_timeouts) {
+  Uring u = make(8, 0, 0);
+  int p[2];
+  char b[8];
+  struct __kernel_timespec ts = {0, 30000000}, lng = {100, 0};
+  struct io_uring_cqe c[3];
+  SYS(pipe(p));
+  sqe(&u, IORING_OP_READ, p[0], b, 4, 0, 1)->flags = IOSQE_IO_LINK;
+  sqe(&u, IORING_OP_LINK_TIMEOUT, -1, &ts, 1, 0, 2)->flags = IOSQE_IO_LINK;
+  sqe(&u, IORING_OP_NOP, -1, NULL, 0, 0, 3);
+  CHECK_EQ(submit(&u, 0), 3);
+  collect(&u, c, 3);
+  CHECK_EQ(result_of(c, 3, 1), -ECANCELED);
+  CHECK_EQ(result_of(c, 3, 2), -ETIME);
+  CHECK_EQ(result_of(c, 3, 3), -ECANCELED);
+  sqe(&u, IORING_OP_READ, p[0], b, 4, 0, 4)->flags = IOSQE_IO_LINK;
+  sqe(&u, IORING_OP_LINK_TIMEOUT, -1, &lng, 1, 0, 5)->flags = IOSQE_IO_LINK;
+  sqe(&u, IORING_OP_NOP, -1, NULL, 0, 0, 6);
+  CHECK_EQ(submit(&u, 0), 3);
+  write(p[1], "four", 4);
+  collect(&u, c, 3);
+  CHECK_EQ(result_of(c, 3, 4), 4);
+  CHECK_EQ(result_of(c, 3, 5), -ECANCELED);
+  int nop = result_of(c, 3, 6);
+  CHECK_EQ(nop, 0); /* some kernels cut the chain behind a timeout that was not needed */
+  sqe(&u, IORING_OP_LINK_TIMEOUT, -1, &lng, 1, 0, 7); /* of nothing */
+  CHECK_EQ(enter(&u, 1, 0, 0), 1);
+  u.queued = 0;
+  CHECK_EQ(expect(&u, 7), -EINVAL);
+  done(&u);
+}
+
 TEST(drains) {
   Uring u = make(8, 0, 0);
   int p[2];
