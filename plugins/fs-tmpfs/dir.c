@@ -14,19 +14,42 @@ void dir_init(Node *n, Node *parent) {
   n->inode.flags |= TES_INODE_WHITEOUTS;
 }
 
+/* Dropping a directory drops what is in it, and so on: in a loop, since a guest can nest them deeper than a stack reaches. */
+static void drop_nodes(GPtrArray *nodes) {
+  static __thread GPtrArray *todo;
+  if (todo) {
+    for (guint i = 0; i < nodes->len; i++)
+      g_ptr_array_add(todo, nodes->pdata[i]);
+    return;
+  }
+  todo = nodes;
+  while (nodes->len) {
+    Node *n = nodes->pdata[nodes->len - 1];
+    g_ptr_array_set_size(nodes, (gint)nodes->len - 1);
+    tes_inode_unref(&n->inode); /* may come back here */
+  }
+  todo = NULL;
+}
+
 static void entry_free(Entry *e) {
   tes_inode_unref(&e->node->inode);
   g_free(e);
 }
 
 void dir_clear(Node *n) {
+  g_autoptr(GPtrArray) nodes = g_ptr_array_new();
+  tes_mutex_lock(&n->lock);
   Dir *d = &n->dir;
   g_clear_pointer(&d->names, g_hash_table_unref);
   for (guint i = 0; i < d->n_slots; i++)
-    if (d->slots[i].entry)
-      entry_free(d->slots[i].entry);
+    if (d->slots[i].entry) {
+      g_ptr_array_add(nodes, d->slots[i].entry->node);
+      g_free(d->slots[i].entry);
+    }
   g_clear_pointer(&d->slots, g_free);
   d->n_slots = d->room = d->n_entries = 0;
+  tes_mutex_unlock(&n->lock);
+  drop_nodes(nodes);
 }
 
 /* ---- Entries; node lock of the directory held ---- */

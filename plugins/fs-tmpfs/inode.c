@@ -82,7 +82,28 @@ Node *node_new(Tmpfs *fs, TesCtx *ctx, Node *dir, guint32 mode, int *err) {
   return *err < 0 ? NULL : n;
 }
 
+/* Long targets take a page of size=, though they lie in the kernel's own memory. */
 static gsize target_pages(const char *target) { return strlen(target) >= SHORT_SYMLINK ? 1 : 0; }
+
+static int target_set(Node *n, const char *target) {
+  gsize pages = target_pages(target);
+  if (pages && !heap_take(TES_PAGE_SIZE))
+    return -ENOSPC;
+  if (pages && !pages_take(tmpfs_of(n), pages, TRUE)) {
+    heap_give(TES_PAGE_SIZE);
+    return -ENOSPC;
+  }
+  n->target = g_strdup(target);
+  return 0;
+}
+
+static void target_free(Node *n) {
+  if (n->target && target_pages(n->target)) {
+    pages_give(tmpfs_of(n), 1);
+    heap_give(TES_PAGE_SIZE);
+  }
+  g_free(n->target);
+}
 
 static void node_free(TesInode *i) {
   Node *n = node_of(i);
@@ -91,9 +112,8 @@ static void node_free(TesInode *i) {
     dir_clear(n);
   } else if (is_reg(n)) {
     data_clear(n);
-  } else if (S_ISLNK(i->mode) && n->target) {
-    pages_give(fs, target_pages(n->target));
-    g_free(n->target);
+  } else if (S_ISLNK(i->mode)) {
+    target_free(n);
   }
   extra_free(n);
   tes_mutex_clear(&n->lock);
@@ -120,10 +140,8 @@ static int add_new(TesInode *i, TesCtx *ctx, const char *name, guint32 mode, gui
   if (!n)
     return err;
   n->inode.rdev = rdev;
-  if (target && target_pages(target) && !pages_take(tmpfs_of(dir), 1, TRUE))
-    err = -ENOSPC;
-  else if (target)
-    n->target = g_strdup(target);
+  if (target)
+    err = target_set(n, target);
   if (err == 0)
     err = dir_add(dir, name, n);
   if (err < 0)

@@ -11,19 +11,27 @@
  * may mount many, or lift it. A quarter of the sandbox's memory, at least 64 MiB. */
 static guint64 total_space, max_total_space = SPACE_FLOOR;
 
+gboolean heap_take(guint64 bytes) {
+  if (__atomic_add_fetch(&total_space, bytes, __ATOMIC_RELAXED) <= max_total_space)
+    return TRUE;
+  heap_give(bytes);
+  return FALSE;
+}
+
+void heap_give(guint64 bytes) { __atomic_sub_fetch(&total_space, bytes, __ATOMIC_RELAXED); }
+
 gboolean space_take(Tmpfs *fs, guint64 bytes) {
   guint64 max = __atomic_load_n(&fs->max_inodes, __ATOMIC_RELAXED) * INODE_SPACE;
   guint64 now = __atomic_add_fetch(&fs->space, bytes, __ATOMIC_RELAXED);
-  guint64 all = __atomic_add_fetch(&total_space, bytes, __ATOMIC_RELAXED);
-  if ((!max || now <= max) && all <= max_total_space)
+  if ((!max || now <= max) && heap_take(bytes))
     return TRUE;
-  space_give(fs, bytes);
+  __atomic_sub_fetch(&fs->space, bytes, __ATOMIC_RELAXED);
   return FALSE;
 }
 
 void space_give(Tmpfs *fs, guint64 bytes) {
   __atomic_sub_fetch(&fs->space, bytes, __ATOMIC_RELAXED);
-  __atomic_sub_fetch(&total_space, bytes, __ATOMIC_RELAXED);
+  heap_give(bytes);
 }
 
 guint64 pages_take(Tmpfs *fs, guint64 n, gboolean all) {
@@ -191,12 +199,16 @@ static int tmpfs_statfs(TesSuper *s, TesCtx *ctx, struct statfs *st) {
 
 /* ---- The instance ---- */
 
+/* Directories hold their entries, and every node holds the super: without this nothing would ever go. */
+static void tmpfs_shutdown(TesSuper *s) { dir_clear(node_of(s->root)); }
+
 static void tmpfs_super_free(TesSuper *s) { g_free((Tmpfs *)s); }
 
 static const TesSuperOps super_ops = {.size = sizeof(TesSuperOps),
                                       .statfs = tmpfs_statfs,
                                       .show_options = tmpfs_show_options,
                                       .free = tmpfs_super_free,
+                                      .shutdown = tmpfs_shutdown,
                                       .remount = tmpfs_remount};
 
 static int tmpfs_mount(TesCtx *ctx, const char *source, const char *opts, gulong ms_flags, TesSuper **out) {

@@ -99,6 +99,8 @@ extern const TesFsTypeOps tmpfs_type;
 /* super.c: limits. FALSE: the filesystem, or what all of them may take of the kernel's memory, is full. */
 gboolean space_take(Tmpfs *, guint64 bytes);
 void space_give(Tmpfs *, guint64 bytes);
+gboolean heap_take(guint64 bytes); /* of the kernel's memory alone */
+void heap_give(guint64 bytes);
 guint64 pages_take(Tmpfs *, guint64 n, gboolean all); /* how many there were; `all`: n or 0 */
 void pages_give(Tmpfs *, guint64 n);
 

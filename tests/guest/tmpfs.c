@@ -544,6 +544,22 @@ TEST_LIMIT(large_directory, 120) {
   tmpfs_leave();
 }
 
+/* What is unmounted goes, however deep it is nested. */
+TMPFS_TEST(deep_directories) {
+  SYS(mkdir("n", 0755));
+  SYS(mount("y", "n", "tmpfs", 0, NULL));
+  SYS(chdir("n"));
+  for (int i = 0; i < 20000; i++) {
+    SYS(mkdir("d", 0755));
+    new_file("f", 0600, 0, 0);
+    SYS(chdir("d"));
+  }
+  CHECK_ERRNO(umount2(tmp_path("m/n"), 0), EBUSY);
+  SYS(chdir(tmpfs_root_));
+  CHECK_OK(umount2("n", 0));
+  CHECK_OK(rmdir("n"));
+}
+
 TMPFS_TEST(link_counts) {
   struct stat st;
 
