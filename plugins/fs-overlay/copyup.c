@@ -130,31 +130,16 @@ static void discard(OvSuper *s, TesCtx *ctx, const char *temp, TesInode *copy) {
   remove(s->work, ctx, temp, copy);
 }
 
-/* Files that others know by other names must stay one file. */
-static void make_index(OvInode *o, TesCtx *ctx, TesInode *copy) {
+/* `temp` is free in work by now, or still the copy's name (nameless). */
+static void publish(OvInode *o, TesCtx *ctx, const char *temp, gboolean nameless, TesInode *copy) {
   OvSuper *s = ov_super(o);
-  TesInode *low = o->lower[0].inode;
-  TesAttr a;
-  tes_mutex_lock(&s->names_lock);
-  gboolean several = o->aliased;
-  tes_mutex_unlock(&s->names_lock);
-  if (S_ISDIR(o->base.mode) || (!several && (low->ops->getattr(low, ctx, &a) < 0 || a.nlink < 2)))
-    return;
-  OvIndex *ix = g_new0(OvIndex, 1);
-  ix->lower = tes_inode_ref(low);
-  ix->upper = tes_inode_ref(copy);
-  ix->layer = o->lower[0].layer;
-  ix->nlink_delta = g_atomic_int_get(&o->nlink_delta);
-  tes_mutex_lock(&s->table_lock);
-  g_hash_table_insert(s->index, low, ix);
-  g_hash_table_insert(s->index, copy, ix);
-  tes_mutex_unlock(&s->table_lock);
-  __atomic_store_n(&o->index, ix, __ATOMIC_RELEASE);
-}
-
-static void publish(OvInode *o, TesCtx *ctx, TesInode *copy) {
-  OvSuper *s = ov_super(o);
-  make_index(o, ctx, copy);
+  OvIndex *ix = ov_index_make(o, ctx);
+  if (ix && !nameless && (!TES_HAS(s->work->ops, link) || s->work->ops->link(s->work, ctx, temp, copy) < 0))
+    temp = "";
+  if (ix)
+    ov_index_set_upper(s, ix, copy, temp);
+  else if (nameless)
+    discard(s, ctx, temp, copy);
   tes_mutex_lock(&s->table_lock);
   guint64 *pair = g_new(guint64, 2);
   pair[0] = copy->ino;
@@ -184,7 +169,7 @@ static int put(OvInode *o, TesCtx *ctx, OvInode *parent, const char *name, const
     return r;
   if (known) /* nothing changed for those who look at the directory */
     set_times(pu, ctx, &before);
-  publish(o, ctx, copy);
+  publish(o, ctx, temp, FALSE, copy);
   return 0;
 }
 
@@ -192,8 +177,7 @@ static int put(OvInode *o, TesCtx *ctx, OvInode *parent, const char *name, const
 static int put_nameless(OvInode *o, TesCtx *ctx, const char *temp, TesInode *copy) {
   if (S_ISDIR(o->base.mode))
     return -ENOENT;
-  discard(ov_super(o), ctx, temp, copy);
-  publish(o, ctx, copy);
+  publish(o, ctx, temp, TRUE, copy);
   return 0;
 }
 

@@ -124,6 +124,19 @@ static guint64 upper_ino(OvSuper *s, TesCtx *ctx, TesInode *layer, const char *n
   return known;
 }
 
+/* A directory of the upper layer that merges is known by the number of the topmost lower one; only asked for those that this
+ * instance has not copied up itself. */
+static gboolean merges(Merge *m, const char *name, guint type) {
+  OvSuper *s = ov_super(m->dir);
+  TesInode *i;
+  if (type != DT_DIR || ov_child(m->layer, m->ctx, name, &i) < 0)
+    return FALSE;
+  g_autofree char *opaque = ov_own_get(s, i, m->ctx, "opaque");
+  g_autofree char *redirect = ov_own_get(s, i, m->ctx, "redirect");
+  tes_inode_unref(i);
+  return !redirect && !(opaque && *opaque == 'y');
+}
+
 static guint64 entry_ino(Merge *m, const char *name, guint64 ino, guint type) {
   OvSuper *s = ov_super(m->dir);
   guint64 known = m->is_upper ? upper_ino(s, m->ctx, m->layer, name, ino, type) : 0;
@@ -135,10 +148,9 @@ static guint64 entry_ino(Merge *m, const char *name, guint64 ino, guint type) {
     if (ov_child(m->dir->lower[k].inode, m->ctx, name, &i) < 0)
       continue;
     int r = i->ops->getattr(i, m->ctx, &a);
-    gboolean same = r == 0 && S_ISDIR(a.mode) && !ov_is_whiteout(i);
     tes_inode_unref(i);
-    if (same)
-      return ov_ino(s, a.dev, a.ino); /* a directory that merges is known by its lower's number */
+    if (r == 0 && S_ISDIR(a.mode) && merges(m, name, type))
+      return ov_ino(s, a.dev, a.ino);
     break;
   }
   return ov_ino_on(m->dev, ino);

@@ -128,11 +128,6 @@ void ov_inode_enter_upper(OvInode *o) {
   g_hash_table_replace(ov_super(o)->inodes, o->upper, o);
 }
 
-static OvIndex *index_find(OvSuper *s, TesInode *key) {
-  TES_LOCKED(&s->table_lock);
-  return g_hash_table_lookup(s->index, key);
-}
-
 void ov_watch_upper(OvSuper *s, TesInode *upper) {
   if (S_ISDIR(upper->mode) && !s->private_upper)
     __atomic_fetch_or(&upper->flags, TES_INODE_REVALIDATE, __ATOMIC_SEQ_CST);
@@ -166,7 +161,8 @@ int ov_inode_get(OvSuper *s, TesCtx *ctx, OvInode *dir, const char *name, TesIno
   OvLower one;
   OvIndex *ix = NULL;
   gboolean is_dir = S_ISDIR((upper ? upper : lower[0].inode)->mode);
-  if (!is_dir && (ix = index_find(s, upper ? upper : lower[0].inode))) {
+  if (!is_dir && (ix = ov_index_find(s, upper ? upper : lower[0].inode)) &&
+      __atomic_load_n(&ix->upper, __ATOMIC_ACQUIRE)) {
     drop_layers(upper, lower, n_lower);
     upper = tes_inode_ref(ix->upper);
     one = (OvLower){tes_inode_ref(ix->lower), ix->layer};
@@ -390,18 +386,12 @@ static int ov_revalidate(TesInode *base, TesCtx *ctx, const char *name, TesInode
 
 /* ---- Attributes ---- */
 
-void ov_count_link(OvInode *o, gint by) {
-  OvIndex *ix = __atomic_load_n(&o->index, __ATOMIC_ACQUIRE);
-  g_atomic_int_add(ix ? &ix->nlink_delta : &o->nlink_delta, by);
-}
-
 gboolean ov_is_removed(OvInode *o) {
   TES_LOCKED(&ov_super(o)->names_lock);
   return o->removed;
 }
 
 static void fix_nlink(OvInode *o, TesCtx *ctx, TesAttr *a) {
-  TesAttr low;
   if (S_ISDIR(a->mode)) {
     if (ov_is_removed(o))
       a->nlink = 0;
@@ -409,14 +399,8 @@ static void fix_nlink(OvInode *o, TesCtx *ctx, TesAttr *a) {
       a->nlink = 1; /* merged: nobody counts the subdirectories */
     return;
   }
-  if (!o->n_lower)
-    return;
-  TesInode *l = o->lower[0].inode;
-  OvIndex *ix = __atomic_load_n(&o->index, __ATOMIC_ACQUIRE);
-  gint n = (gint)a->nlink;
-  if (ov_upper(o) && l->ops->getattr(l, ctx, &low) == 0)
-    n = (gint)low.nlink;
-  a->nlink = (guint32)MAX(n + g_atomic_int_get(ix ? &ix->nlink_delta : &o->nlink_delta), 0);
+  if (o->n_lower)
+    a->nlink = ov_index_links(o, ctx);
 }
 
 int ov_getattr(TesInode *base, TesCtx *ctx, TesAttr *a) {

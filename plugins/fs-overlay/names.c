@@ -184,7 +184,7 @@ int ov_link(TesInode *base, TesCtx *ctx, const char *name, TesInode *target) {
   settle(dir, ctx, name, &aside, r == 0);
   if (r < 0)
     return r;
-  ov_count_link(t, 1);
+  ov_count_link(t, ctx, 1);
   ov_set_place(t, dir, name);
   ov_changed(dir);
   return 0;
@@ -229,7 +229,7 @@ static int remove_name(OvInode *dir, TesCtx *ctx, const char *name, OvInode *vic
     return r;
   ov_changed(dir);
   ov_sync(dir);
-  ov_count_link(victim, -1);
+  ov_count_link(victim, ctx, -1);
   return 0;
 }
 
@@ -356,8 +356,23 @@ static int layer_rename(const Move *m, TesInode *there, guint flags) {
   return od->ops->rename(od, m->oname, nd, m->nname, ov_upper(m->source), there, m->ctx, flags);
 }
 
+/* A lower file with several names is copied up under one of them; the others get into the upper layer when they are needed there. */
+static int materialize(OvInode *dir, TesCtx *ctx, const char *name, OvInode *o) {
+  TesInode *du = ov_upper(dir), *there = NULL;
+  int r = upper_entry(dir, ctx, name, &there);
+  if (r < 0 || there) {
+    gboolean right = there && there == ov_upper(o);
+    g_clear_pointer(&there, tes_inode_unref);
+    return r < 0 ? r : right ? 0 : -ESTALE;
+  }
+  return S_ISDIR(o->base.mode) || !TES_HAS(du->ops, link) ? -ESTALE
+                                                          : du->ops->link(du, ctx, name, ov_upper(o));
+}
+
 static int exchange(Move *m) {
-  int r = prepare_dir(m->source, m->ctx, m->new_below);
+  int r = materialize(m->ndir, m->ctx, m->nname, m->target);
+  if (r == 0)
+    r = prepare_dir(m->source, m->ctx, m->new_below);
   if (r == 0)
     r = prepare_dir(m->target, m->ctx, m->old_below);
   if (r == 0)
@@ -399,7 +414,9 @@ static int replace(Move *m) {
 static int rename_locked(Move *m, guint flags) {
   m->old_below = ov_lower_has(m->odir, m->ctx, m->oname);
   m->new_below = ov_lower_has(m->ndir, m->ctx, m->nname);
-  int r;
+  int r = materialize(m->odir, m->ctx, m->oname, m->source);
+  if (r < 0)
+    return r;
   if (flags & RENAME_EXCHANGE) {
     r = exchange(m);
   } else {
@@ -414,7 +431,7 @@ static int rename_locked(Move *m, guint flags) {
     if (dir)
       tes_mutex_unlock(&m->target->lock);
     if (r == 0 && m->target) {
-      ov_count_link(m->target, -1);
+      ov_count_link(m->target, m->ctx, -1);
       forget_place(m->target, m->ndir, m->nname);
     }
     if (r == 0)

@@ -2,6 +2,7 @@
 /* fs-overlay: one tree over several (Linux's Documentation/filesystems/overlayfs).
  *
  *   super.c   options, instance, numbers        inode.c  lookup, attributes        dir.c    readdir
+ *   index.c   lower files with several names
  *   copyup.c  making the upper copy             names.c  create, remove, rename     file.c   contents      xattr.c
  *
  * Layers are inodes of other filesystems, called through their TesInodeOps; the overlay keeps no data of its own. An overlay
@@ -25,11 +26,12 @@ typedef struct {
   guint layer;     /* index into OvSuper.lower */
 } OvLower;
 
-/* A lower file with several names that was copied up: all names lead to the one copy. Lives as long as the instance. */
+/* A lower file with several names (index.c). */
 typedef struct {
-  TesInode *lower, *upper; /* referenced */
+  TesInode *lower, *upper; /* referenced; upper: atomic, NULL until it is copied up */
   guint layer;
   gint nlink_delta; /* atomic */
+  char kept[32];    /* name in work that keeps the upper, or empty. Table lock */
 } OvIndex;
 
 typedef struct {
@@ -110,7 +112,6 @@ void ov_set_removed(OvInode *);
 /* rmdir or rename took its last name. */
 gboolean ov_is_removed(OvInode *);
 int ov_getattr(TesInode *, TesCtx *, TesAttr *);
-void ov_count_link(OvInode *, gint by);
 /* The directory's names change without the VFS that may have it cached: it is to ask. */
 void ov_watch_upper(OvSuper *, TesInode *upper);
 /* A second key for an inode that got an upper. */
@@ -119,6 +120,17 @@ void ov_inode_enter_upper(OvInode *);
 gboolean ov_lower_has(OvInode *dir, TesCtx *, const char *name);
 int ov_child(TesInode *dir, TesCtx *, const char *name, TesInode **out); /* lookup in a layer */
 void ov_changed(OvInode *dir);                                           /* directory lock held */
+
+/* index.c */
+OvIndex *ov_index_find(OvSuper *, TesInode *lower_or_upper);
+/* The entry of a file that needs one, or NULL. */
+OvIndex *ov_index_make(OvInode *, TesCtx *);
+/* Table lock not held. `kept`: its name in work. */
+void ov_index_set_upper(OvSuper *, OvIndex *, TesInode *copy, const char *kept);
+/* Names of a file that has a lower inode. */
+guint32 ov_index_links(OvInode *, TesCtx *);
+void ov_count_link(OvInode *, TesCtx *, gint by);
+void ov_index_clear(OvSuper *);
 
 /* copyup.c */
 /* Makes sure that there is an upper inode; `size` bytes of data are enough (< 0: all). No overlay lock held. */

@@ -66,16 +66,6 @@ static int ov_sync_super(TesSuper *base) {
 
 static char *ov_show(TesSuper *base) { return g_strdup(((OvSuper *)base)->options); }
 
-static void index_free(gpointer key, gpointer value, gpointer data) {
-  (void)data;
-  OvIndex *ix = value;
-  if (key != ix->lower)
-    return;
-  tes_inode_unref(ix->lower);
-  tes_inode_unref(ix->upper);
-  g_free(ix);
-}
-
 static void layer_put(TesInode *i) {
   TesSuper *super;
   if (!i)
@@ -94,16 +84,7 @@ static TesInode *layer_keep(TesInode *i) {
 
 static void ov_super_free(TesSuper *base) {
   OvSuper *s = (OvSuper *)base;
-  g_autoptr(GHashTable) index = s->index;
-  g_autoptr(GPtrArray) dead = g_ptr_array_new();
-  GHashTableIter it;
-  gpointer key, value;
-  g_hash_table_iter_init(&it, index);
-  while (g_hash_table_iter_next(&it, &key, &value))
-    if (key == ((OvIndex *)value)->lower)
-      g_ptr_array_add(dead, value);
-  for (guint k = 0; k < dead->len; k++)
-    index_free(((OvIndex *)dead->pdata[k])->lower, dead->pdata[k], NULL);
+  ov_index_clear(s);
   layer_put(s->upper);
   layer_put(s->work);
   for (guint k = 0; k < s->n_lower; k++)
