@@ -55,14 +55,19 @@ void ov_count_link(OvInode *o, TesCtx *ctx, gint by) {
   OvIndex *ix = ov_index_make(o, ctx);
   OvSuper *s = ov_super(o);
   g_atomic_int_add(ix ? &ix->nlink_delta : &o->nlink_delta, by);
-  if (!ix || by > 0 || ov_index_links(o, ctx) > 0)
+  if (!ix || by > 0)
     return;
+  gboolean gone = ov_index_links(o, ctx) == 0;
   tes_mutex_lock(&s->table_lock);
   g_autofree char *kept = g_strdup(ix->kept);
-  ix->kept[0] = '\0';
+  if (gone)
+    ix->kept[0] = '\0';
   tes_mutex_unlock(&s->table_lock);
-  if (*kept) /* the last name went: open files keep what is left */
+  TesInode *again = NULL;
+  if (*kept && gone) /* the last name went: open files keep what is left */
     s->work->ops->unlink(s->work, ctx, kept, ix->upper);
+  else if (*kept && ov_child(s->work, ctx, kept, &again) == 0)
+    tes_inode_unref(again); /* a layer that finds files by a name has learned one that is left */
 }
 
 void ov_index_clear(OvSuper *s) {
