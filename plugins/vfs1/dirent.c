@@ -59,7 +59,8 @@ void v1_dirent_unref(Dirent *d) {
     tes_rwlock_unlock(&d->v->tree);
     if (d_flags(d) & D_DELETED)
       tes_notify_gone(d->inode);
-    tes_inode_unref(d->inode);
+    /* Later, when no lock is held: with an inode whatever hangs on it may go, mounts too. */
+    tes_epoch_defer((void (*)(gpointer))tes_inode_unref, d->inode);
     if (d->children)
       g_hash_table_unref(d->children);
     tes_mutex_clear(&d->lock);
@@ -150,7 +151,9 @@ void v1_enter_tree(Dirent *d) {
   tes_rwlock_write(&v->tree);
   d_set(d, D_IN_TREE);
   link_child(d);
-  cache_add(d);
+  if (g_atomic_int_get(&d->super->active) >
+      0) /* else v1_drop_super() has been here, and nobody will come again */
+    cache_add(d);
   GSList *dropped = cache_shrink(v);
   tes_rwlock_unlock(&v->tree);
   drop(dropped);
@@ -237,7 +240,7 @@ void v1_unpin(Dirent *point) {
     }
 }
 
-void v1_tree_clear(V1 *v) {
+void v1_forget_all(V1 *v) {
   v->cache_max = 0;
   tes_rwlock_write(&v->tree);
   for (GList *l = v->cache.head; l; l = l->next)
@@ -245,6 +248,9 @@ void v1_tree_clear(V1 *v) {
   GSList *dropped = cache_shrink(v);
   tes_rwlock_unlock(&v->tree);
   drop(dropped);
+}
+
+void v1_tree_clear(V1 *v) {
   g_hash_table_unref(v->roots);
   tes_rwlock_clear(&v->tree);
 }

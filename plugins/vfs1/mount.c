@@ -99,6 +99,15 @@ gboolean v1_is_mountpoint(TesMountNs *ns, Dirent *d) {
   return found;
 }
 
+#define MOUNTS_TOTAL 300000 /* of the sandbox: what namespaces and copies can take of memory */
+
+gboolean v1_has_room(V1 *v, guint more) {
+  tes_rwlock_read(&v->tree);
+  guint have = g_hash_table_size(v->all);
+  tes_rwlock_unlock(&v->tree);
+  return have + more <= MOUNTS_TOTAL;
+}
+
 gboolean v1_super_written(V1 *v, const TesSuper *s) {
   GHashTableIter it;
   gpointer key;
@@ -195,6 +204,8 @@ static gboolean is_inside(const Dirent *d, const Dirent *root) {
 Mount *v1_copy_tree(Mount *top, Dirent *root, gboolean recursive, gboolean unbindable_too) {
   g_autoptr(GHashTable) copies = g_hash_table_new(NULL, NULL); /* Mount -> its copy */
   g_autoptr(GPtrArray) all = v1_tree(top);
+  if (!v1_has_room(top->v, recursive ? all->len : 1))
+    return NULL;
   Mount *k = copy_one(top, root);
   g_hash_table_insert(copies, top, k);
   for (guint i = 1; recursive && i < all->len; i++) {

@@ -144,6 +144,8 @@ TesFile *v1_detached_file(V1 *v, TesCtx *ctx, Mount *top) {
 int v1_mount_detached(TesVfs *vfs, TesCtx *ctx, TesSuper *s, const char *source, gulong flags,
                       TesFile **out) {
   V1 *v = v1_of(vfs);
+  if (!v1_has_room(v, 1))
+    return -ENOSPC;
   *out = v1_detached_file(v, ctx, v1_mount_new(v, s, v1_root_of(v, s), source, flags));
   return 0;
 }

@@ -42,9 +42,12 @@ TesMountNs *v1_ns_new(TesVfs *vfs, TesCtx *ctx, TesSuper *root, const char *sour
 TesMountNs *v1_ns_copy(TesVfs *vfs, TesCtx *ctx, TesMountNs *old) {
   (void)ctx;
   V1 *v = v1_of(vfs);
-  TesMountNs *ns = v1_ns_alloc(v, FALSE);
   TES_LOCKED(&v->mounts);
-  ns->root = v1_copy_tree(old->root, old->root->root, TRUE, TRUE);
+  Mount *copy = v1_copy_tree(old->root, old->root->root, TRUE, TRUE);
+  if (!copy)
+    return NULL;
+  TesMountNs *ns = v1_ns_alloc(v, FALSE);
+  ns->root = copy;
   v1_set_ns(ns->root, ns);
   return ns;
 }

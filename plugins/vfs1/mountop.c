@@ -53,6 +53,10 @@ int v1_mount(TesVfs *vfs, TesCtx *ctx, const TesAt *at, TesSuper *s, const char 
   int r = v1_walk(&w, vfs, ctx, at, walk_flags(at));
   if (r < 0)
     return r;
+  if (!v1_has_room(v, 1)) {
+    v1_walk_end(&w);
+    return -ENOSPC;
+  }
   Mount *m = v1_mount_new(v, tes_super_ref(s), v1_root_of(v, s), source, flags);
   tes_mutex_lock(&v->mounts);
   r = attach_new(ctx, &w.pos, m, &dead);
@@ -87,8 +91,10 @@ int v1_bind(TesVfs *vfs, TesCtx *ctx, TesPath *source, const TesAt *target, gulo
     return r;
   tes_mutex_lock(&v->mounts);
   r = may_copy(ctx, src);
-  if (r >= 0)
-    r = attach_new(ctx, &w.pos, v1_copy_tree(src->mnt, src->d, (flags & MS_REC) != 0, FALSE), &dead);
+  if (r >= 0) {
+    Mount *m = v1_copy_tree(src->mnt, src->d, (flags & MS_REC) != 0, FALSE);
+    r = m ? attach_new(ctx, &w.pos, m, &dead) : -ENOSPC;
+  }
   tes_mutex_unlock(&v->mounts);
   v1_release(&dead);
   v1_walk_end(&w);
@@ -102,9 +108,10 @@ int v1_clone_tree(TesVfs *vfs, TesCtx *ctx, TesPath *source, gboolean recursive,
   int r = may_copy(ctx, src);
   Mount *m = r < 0 ? NULL : v1_copy_tree(src->mnt, src->d, recursive, FALSE);
   tes_mutex_unlock(&v->mounts);
-  if (m)
-    *out = v1_detached_file(v, ctx, m);
-  return r;
+  if (!m)
+    return r < 0 ? r : -ENOSPC;
+  *out = v1_detached_file(v, ctx, m);
+  return 0;
 }
 
 /* ---- Moving ---- */

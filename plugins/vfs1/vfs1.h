@@ -121,11 +121,12 @@ static inline gboolean d_asks_always(const Dirent *dir) {
 
 /* ---- dirent.c ---- */
 void v1_tree_init(V1 *);
+void v1_forget_all(V1 *); /* the cache lets go of everything */
 void v1_tree_clear(V1 *);
 /* Outside the tree. inode: transfer full; parent: a reference is taken. */
 Dirent *v1_dirent_new(V1 *, Dirent *parent, const char *name, TesInode *);
 Dirent *v1_dirent_ref(Dirent *);
-void v1_dirent_unref(Dirent *); /* may free an inode: hold no lock but a directory's */
+void v1_dirent_unref(Dirent *); /* not under the tree lock */
 /* The child of that name in the tree, referenced, or NULL. */
 Dirent *v1_child(Dirent *dir, const char *name);
 Dirent *v1_parent(Dirent *); /* referenced, or NULL */
@@ -170,6 +171,8 @@ void v1_cross(V1 *, Pos *);
 gboolean v1_step_out(V1 *, Pos *);
 /* Is a mount of the namespace (NULL: of any) on it? */
 gboolean v1_is_mountpoint(TesMountNs *, Dirent *);
+/* May so many more mounts be made, in whatever namespaces? */
+gboolean v1_has_room(V1 *, guint more);
 /* Is a file of the filesystem open for writing, through whatever mount? */
 gboolean v1_super_written(V1 *, const TesSuper *);
 /* With the mount lock held: */
@@ -179,7 +182,7 @@ void v1_attach(Mount *top, TesMountNs *, Mount *parent, Dirent *point); /* a tre
 void v1_detach(Mount *, Dead *);
 void v1_detach_tree(Mount *top, Dead *);
 void v1_set_ns(Mount *top, TesMountNs *); /* of a whole tree */
-/* A tree in no namespace, one reference for each mount in it. recursive: with what is mounted below `root`. */
+/* A tree in no namespace, one reference for each mount in it; NULL: too many. recursive: with what is mounted below `root`. */
 Mount *v1_copy_tree(Mount *, Dirent *root, gboolean recursive, gboolean unbindable_too);
 /* Without it: */
 void v1_release(Dead *);
