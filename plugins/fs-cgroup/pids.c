@@ -2,11 +2,21 @@
 /* The pids controller: exact, at every fork and clone. Zombies count until somebody waits for them. */
 #include "cgroup.h"
 
+/* The new number, or -1: it would be too high. Never too high in between, so that others are not refused for it. */
+static gint64 add_one(Cg *c, gboolean force) {
+  gint64 n = __atomic_load_n(&c->pids, __ATOMIC_SEQ_CST);
+  do {
+    if (!force && (guint64)n >= __atomic_load_n(&c->pids_max, __ATOMIC_RELAXED))
+      return -1;
+  } while (!__atomic_compare_exchange_n(&c->pids, &n, n + 1, FALSE, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST));
+  return n + 1;
+}
+
 int pids_charge(Cg *c, gboolean force) {
   for (Cg *a = c; a; a = a->parent) {
-    gint64 n = __atomic_add_fetch(&a->pids, 1, __ATOMIC_SEQ_CST);
-    if (!force && (guint64)n > __atomic_load_n(&a->pids_max, __ATOMIC_RELAXED)) {
-      for (Cg *b = c; b != a->parent; b = b->parent)
+    gint64 n = add_one(a, force);
+    if (n < 0) {
+      for (Cg *b = c; b != a; b = b->parent)
         __atomic_sub_fetch(&b->pids, 1, __ATOMIC_SEQ_CST);
       __atomic_add_fetch(&a->pids_events, 1, __ATOMIC_RELAXED);
       return -EAGAIN;

@@ -20,14 +20,25 @@
 typedef struct _Tty Tty;
 typedef struct _PtyTable PtyTable;
 
+/* What a mount of devpts says about the terminals that are made through it. */
+typedef struct {
+  guint instance;  /* whose numbers: 0 is what /dev/pts of the filesystem "dev" shows */
+  gint64 uid, gid; /* -1: those of whoever opens ptmx */
+  guint32 mode, ptmxmode;
+  gint max;
+} PtsOptions;
+extern const PtsOptions pts_defaults; /* Debian's: gid=5 (tty), mode=620 */
+
 /* A slave terminal and what is between it and its master. `lock` (TTY) guards everything after it; signals are collected in
  * `signals` and sent when it is dropped (tty_unlock). */
 struct _Tty {
   TesTty tty;
   gint refs;
   TesKernel *kernel;
-  gint index;      /* N of /dev/pts/N */
-  TesTime created; /* CLOCK_REALTIME */
+  guint instance;         /* of devpts */
+  gint index;             /* N of /dev/pts/N */
+  guint32 uid, gid, mode; /* of the slave's node; atomic */
+  TesTime created;        /* CLOCK_REALTIME */
   TesMutex lock;
   struct termios2 t;
   struct winsize size;
@@ -60,13 +71,13 @@ static inline Tty *tty_of(TesTty *t) { return (Tty *)t; }
 PtyTable *pty_table_new(TesKernel *);
 void pty_table_free(gpointer);
 PtyTable *pty_table(TesKernel *);
-int pty_new(TesKernel *, Tty **out); /* one reference */
+int pty_new(TesKernel *, const PtsOptions *, const TesCred * /* NULL: root */, Tty **out); /* one reference */
 Tty *tty_ref(Tty *);
 void tty_unref(Tty *);
-Tty *pty_find(TesKernel *, gint index); /* referenced or NULL */
+Tty *pty_find(TesKernel *, guint instance, gint index); /* referenced or NULL */
 void pty_remove(Tty *);
 void pty_foreach(TesKernel *, void (*)(Tty *, gpointer), gpointer);
-int ptmx_open(TesKernel *, TesCtx *, guint flags, TesFile **out);
+int ptmx_open(TesKernel *, TesCtx *, const PtsOptions *, guint flags, TesFile **out);
 int tty_open_slave(Tty *, TesCtx *, guint flags, TesFile **out);
 /* Opens the slave through its name in the sandbox's first root, so that fstat and ttyname agree. */
 int tty_open_by_name(Tty *, guint flags, TesFile **out);

@@ -6,6 +6,7 @@
 #define DEVPTS_MAGIC 0x1cd1
 #define PTS_MAJOR 136
 #define PTS_INO_BASE 3
+#define PTMX_POS (TTY_PTS_MAX + 2) /* behind all terminals in a directory of devpts */
 
 typedef struct {
   const char *name;
@@ -44,6 +45,7 @@ typedef struct {
 typedef struct {
   TesSuper super;
   gboolean only_pts; /* mounted as devpts */
+  PtsOptions pts;
 } DevFs;
 
 static const TesInodeOps dev_inode_ops;
@@ -66,7 +68,7 @@ static void node_free(TesInode *i) {
 static int pts_lookup(DevFs *fs, const char *name, TesInode **out) {
   guint64 index;
   if (g_str_equal(name, "ptmx") && fs->only_pts) {
-    DevNode *n = node_new(fs, NODE_SPEC, S_IFCHR | 0666, 2);
+    DevNode *n = node_new(fs, NODE_SPEC, S_IFCHR | fs->pts.ptmxmode, 2);
     n->spec = &specs[7];
     n->inode.rdev = makedev(5, 2);
     *out = &n->inode;
@@ -74,13 +76,14 @@ static int pts_lookup(DevFs *fs, const char *name, TesInode **out) {
   }
   if (!g_ascii_string_to_unsigned(name, 10, 0, TTY_PTS_MAX, &index, NULL))
     return -ENOENT;
-  Tty *t = pty_find(fs->super.kernel, index);
+  Tty *t = pty_find(fs->super.kernel, fs->pts.instance, index);
   if (!t)
     return -ENOENT;
-  DevNode *n = node_new(fs, NODE_PTS, S_IFCHR | 0620, PTS_INO_BASE + index);
+  DevNode *n = node_new(fs, NODE_PTS, g_atomic_int_get(&t->mode), PTS_INO_BASE + index);
   n->tty = t;
   n->inode.rdev = makedev(PTS_MAJOR + index / 256, index % 256);
-  n->inode.gid = 5; /* the tty group of Debian */
+  n->inode.uid = g_atomic_int_get(&t->uid);
+  n->inode.gid = g_atomic_int_get(&t->gid);
   *out = &n->inode;
   return 0;
 }
@@ -148,12 +151,19 @@ static int dev_setattr(TesInode *i, TesCtx *ctx, const TesSetAttr *s) {
     i->uid = s->uid;
   if (s->valid & TES_SET_GID)
     i->gid = s->gid;
+  Tty *t = ((DevNode *)i)->tty;
+  if (t) { /* nodes of terminals are made at each look: the terminal remembers */
+    g_atomic_int_set(&t->mode, i->mode);
+    g_atomic_int_set(&t->uid, i->uid);
+    g_atomic_int_set(&t->gid, i->gid);
+  }
   return 0; /* a size change is O_TRUNC of a device: nothing to do */
 }
 
 /* ---- Directories ---- */
 
 typedef struct {
+  guint instance;
   TesDirFill fill;
   gpointer data;
   goffset *pos;
@@ -162,7 +172,7 @@ typedef struct {
 
 static void list_pts(Tty *t, gpointer data) {
   PtsList *l = data;
-  if (l->full || *l->pos > t->index + 2)
+  if (l->full || t->instance != l->instance || *l->pos > t->index + 2)
     return;
   char name[16];
   int n = g_snprintf(name, sizeof name, "%d", t->index);
@@ -179,8 +189,11 @@ static int dir_readdir(TesFile *f, TesCtx *ctx, goffset *pos, TesDirFill fill, g
     if (!fill(data, "..", *pos + 1, d->inode.ino, DT_DIR, *pos + 1))
       return 0;
   if (d->kind == NODE_PTS_DIR) {
-    PtsList l = {fill, data, pos, FALSE};
+    PtsList l = {((DevFs *)f->inode->super)->pts.instance, fill, data, pos, FALSE};
     pty_foreach(f->kernel, list_pts, &l);
+    if (((DevFs *)f->inode->super)->only_pts && !l.full && *pos <= PTMX_POS &&
+        fill(data, "ptmx", 4, 2, DT_CHR, PTMX_POS + 1))
+      *pos = PTMX_POS + 1;
     return 0;
   }
   if (d->kind != NODE_ROOT)
@@ -223,7 +236,7 @@ static int open_console(TesKernel *k, TesCtx *ctx, guint64 rdev, guint flags, Te
 }
 
 static int open_ptmx(TesKernel *k, TesCtx *ctx, guint64 rdev, guint flags, TesFile **out) {
-  return ptmx_open(k, ctx, flags, out);
+  return ptmx_open(k, ctx, &pts_defaults, flags, out);
 }
 
 static int open_mem(TesKernel *k, TesCtx *ctx, guint64 rdev, guint flags, TesFile **out) {
@@ -235,6 +248,9 @@ static int dev_open(TesInode *i, TesCtx *ctx, guint flags, TesFile **out) {
   DevNode *n = (DevNode *)i;
   if (n->kind == NODE_PTS)
     return tty_open_slave(n->tty, ctx, flags, out);
+  DevFs *fs = (DevFs *)i->super;
+  if (fs->only_pts && !S_ISDIR(i->mode))
+    return ptmx_open(i->super->kernel, ctx, &fs->pts, flags, out);
   if (!S_ISDIR(i->mode))
     return -ENXIO;
   TesFile *f = g_new0(TesFile, 1);
@@ -262,11 +278,54 @@ static int dev_statfs(TesSuper *s, TesCtx *ctx, struct statfs *st) {
 
 static void dev_super_free(TesSuper *s) { g_free(s); }
 
-static const TesSuperOps super_ops = {
-    .size = sizeof(TesSuperOps), .statfs = dev_statfs, .free = dev_super_free};
+static char *dev_show_options(TesSuper *s) {
+  const DevFs *fs = (const DevFs *)s;
+  GString *o = g_string_new(NULL);
+  if (fs->only_pts && fs->pts.uid >= 0)
+    g_string_append_printf(o, ",uid=%u", (guint)fs->pts.uid);
+  if (fs->only_pts && fs->pts.gid >= 0)
+    g_string_append_printf(o, ",gid=%u", (guint)fs->pts.gid);
+  if (fs->only_pts)
+    g_string_append_printf(o, ",mode=%03o,ptmxmode=%03o", fs->pts.mode, fs->pts.ptmxmode);
+  return g_string_free(o, FALSE);
+}
 
-static int mount_dev(TesCtx *ctx, gboolean only_pts, TesSuper **out) {
+static const TesSuperOps super_ops = {.size = sizeof(TesSuperOps),
+                                      .statfs = dev_statfs,
+                                      .free = dev_super_free,
+                                      .show_options = dev_show_options};
+
+/* mount(8), "Mount options for devpts". Without newinstance a mount shows what /dev/pts shows. */
+static int pts_option(const char *key, const char *value, gpointer data) {
+  static gint instances;
+  PtsOptions *o = data;
+  guint64 v = 0;
+  if (g_str_equal(key, "newinstance") && !value) {
+    o->instance = (guint)g_atomic_int_add(&instances, 1) + 1;
+    return 0;
+  }
+  gboolean octal = g_str_equal(key, "mode") || g_str_equal(key, "ptmxmode");
+  if (!value ||
+      !g_ascii_string_to_unsigned(value, octal ? 8 : 10, 0, octal ? 0777 : G_MAXUINT32 - 1, &v, NULL))
+    return -EINVAL;
+  if (g_str_equal(key, "mode"))
+    o->mode = (guint32)v;
+  else if (octal)
+    o->ptmxmode = (guint32)v;
+  else if (g_str_equal(key, "uid"))
+    o->uid = (gint64)v;
+  else if (g_str_equal(key, "gid"))
+    o->gid = (gint64)v;
+  else if (g_str_equal(key, "max"))
+    o->max = (gint)MIN(v, TTY_PTS_MAX);
+  else
+    return -EINVAL;
+  return 0;
+}
+
+static int mount_dev(TesCtx *ctx, gboolean only_pts, const PtsOptions *pts, TesSuper **out) {
   DevFs *fs = g_new0(DevFs, 1);
+  fs->pts = *pts;
   fs->only_pts = only_pts;
   tes_super_init(&fs->super, tes_ctx_kernel(ctx), &super_ops, only_pts ? "devpts" : "devtmpfs");
   fs->super.magic = only_pts ? DEVPTS_MAGIC : DEVFS_MAGIC;
@@ -280,11 +339,13 @@ static int mount_dev(TesCtx *ctx, gboolean only_pts, TesSuper **out) {
 
 static int dev_mount(TesCtx *ctx, const char *source, const char *opts, gulong flags, TesSuper **out) {
   (void)source, (void)opts, (void)flags;
-  return mount_dev(ctx, FALSE, out);
+  return mount_dev(ctx, FALSE, &pts_defaults, out);
 }
 static int devpts_mount(TesCtx *ctx, const char *source, const char *opts, gulong flags, TesSuper **out) {
-  (void)source, (void)opts, (void)flags;
-  return mount_dev(ctx, TRUE, out);
+  (void)source, (void)flags;
+  PtsOptions o = {.uid = -1, .gid = -1, .mode = 0600, .max = TTY_PTS_MAX};
+  int r = opts ? tes_mount_opts_parse(opts, pts_option, &o) : 0;
+  return r < 0 ? r : mount_dev(ctx, TRUE, &o, out);
 }
 
 const TesFsTypeOps dev_type = {.size = sizeof(TesFsTypeOps), .name = "devtmpfs", .mount = dev_mount};

@@ -108,7 +108,7 @@ static int wrap_host(TesKernel *k, int host_in, int host_out, TesFile **slave, g
   g_mutex_init(&h->lock);
   h->in = host_in;
   h->out = host_out;
-  int r = pty_new(k, &h->tty);
+  int r = pty_new(k, &pts_defaults, NULL, &h->tty);
   if (r == 0 && ioctl(host_in, TCGETS2, &h->saved) < 0)
     r = -errno;
   if (r == 0) {

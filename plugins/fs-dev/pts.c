@@ -18,7 +18,8 @@ typedef struct {
 
 static int by_index(gconstpointer a, gconstpointer b, gpointer data) {
   (void)data;
-  return GPOINTER_TO_INT(a) - GPOINTER_TO_INT(b);
+  gsize x = GPOINTER_TO_SIZE(a), y = GPOINTER_TO_SIZE(b);
+  return (x > y) - (x < y);
 }
 
 PtyTable *pty_table_new(TesKernel *k) {
@@ -65,23 +66,35 @@ static void on_vtime(TesTimer *timer, guint64 missed, gpointer data) {
   tty_unlock(t);
 }
 
-static int take_index(PtyTable *p, Tty *t) {
+static gpointer key_of(guint instance, gint index) {
+  return GSIZE_TO_POINTER((gsize)instance * TTY_PTS_MAX + (gsize)index);
+}
+
+static int take_index(PtyTable *p, Tty *t, gint max) {
   TES_LOCKED(&p->lock);
-  for (gint i = 0; i < TTY_PTS_MAX; i++)
-    if (!g_tree_lookup(p->ttys, GINT_TO_POINTER(i))) {
+  if (g_tree_nnodes(p->ttys) >= TTY_PTS_MAX) /* of all instances together */
+    return -ENOSPC;
+  for (gint i = 0; i < MIN(TTY_PTS_MAX, max); i++)
+    if (!g_tree_lookup(p->ttys, key_of(t->instance, i))) {
       t->index = i;
-      g_tree_insert(p->ttys, GINT_TO_POINTER(i), t);
+      g_tree_insert(p->ttys, key_of(t->instance, i), t);
       return 0;
     }
   return -ENOSPC;
 }
 
-int pty_new(TesKernel *k, Tty **out) {
+const PtsOptions pts_defaults = {.uid = -1, .gid = 5, .mode = 0620, .ptmxmode = 0666, .max = TTY_PTS_MAX};
+
+int pty_new(TesKernel *k, const PtsOptions *o, const TesCred *cred, Tty **out) {
   Tty *t = g_new0(Tty, 1);
   t->tty.ops = &pty_tty_ops;
   t->refs = 1;
   t->kernel = k;
   t->index = -1;
+  t->instance = o->instance;
+  t->uid = o->uid >= 0 ? (guint32)o->uid : cred ? cred->fsuid : 0;
+  t->gid = o->gid >= 0 ? (guint32)o->gid : cred ? cred->fsgid : 0;
+  t->mode = S_IFCHR | o->mode;
   t->locked = TRUE;
   t->created = tes_time_realtime(k);
   tes_mutex_init(&t->lock, &tty_class);
@@ -93,7 +106,7 @@ int pty_new(TesKernel *k, Tty **out) {
   t->edit = g_byte_array_new();
   t->out = g_byte_array_new();
   tty_default_termios(&t->t);
-  int r = take_index(pty_table(k), t);
+  int r = take_index(pty_table(k), t, o->max);
   if (r < 0)
     tty_unref(t);
   else
@@ -104,8 +117,8 @@ int pty_new(TesKernel *k, Tty **out) {
 void pty_remove(Tty *t) {
   PtyTable *p = pty_table(t->kernel);
   TES_LOCKED(&p->lock);
-  if (t->index >= 0 && g_tree_lookup(p->ttys, GINT_TO_POINTER(t->index)) == t)
-    g_tree_remove(p->ttys, GINT_TO_POINTER(t->index));
+  if (t->index >= 0 && g_tree_lookup(p->ttys, key_of(t->instance, t->index)) == t)
+    g_tree_remove(p->ttys, key_of(t->instance, t->index));
 }
 
 static Tty *ref_unless_gone(Tty *t) {
@@ -115,10 +128,10 @@ static Tty *ref_unless_gone(Tty *t) {
   return NULL;
 }
 
-Tty *pty_find(TesKernel *k, gint index) {
+Tty *pty_find(TesKernel *k, guint instance, gint index) {
   PtyTable *p = pty_table(k);
   TES_LOCKED(&p->lock);
-  Tty *t = g_tree_lookup(p->ttys, GINT_TO_POINTER(index));
+  Tty *t = g_tree_lookup(p->ttys, key_of(instance, index));
   return t ? ref_unless_gone(t) : NULL;
 }
 
@@ -287,8 +300,8 @@ int tty_open_by_name(Tty *t, guint flags, TesFile **out) {
   TesAt at = {.path = path};
   TesCtx *ctx = tes_kernel_supervisor_ctx(t->kernel);
   tes_kernel_ext_lock(t->kernel);
-  int r = tes_vfs_open(ctx, &at, flags | O_NOCTTY, 0, out);
-  if (r < 0) /* no /dev/pts in this root */
+  int r = t->instance ? -ENOENT : tes_vfs_open(ctx, &at, flags | O_NOCTTY, 0, out);
+  if (r < 0) /* no /dev/pts in this root, or another */
     r = tty_open_slave(t, ctx, flags | O_NOCTTY, out);
   tes_kernel_ext_unlock(t->kernel);
   return r;
@@ -405,10 +418,9 @@ static const TesFileOps master_ops = {.size = sizeof(TesFileOps),
                                       .describe = master_describe,
                                       .release = master_release};
 
-int ptmx_open(TesKernel *k, TesCtx *ctx, guint flags, TesFile **out) {
-  (void)ctx;
+int ptmx_open(TesKernel *k, TesCtx *ctx, const PtsOptions *o, guint flags, TesFile **out) {
   Tty *t;
-  int r = pty_new(k, &t);
+  int r = pty_new(k, o, tes_ctx_cred(ctx), &t);
   if (r < 0)
     return r;
   *out = &file_new(t, &master_ops, flags & ~O_NOCTTY, &t->master_queue)->file;

@@ -2,8 +2,10 @@
 /* dev-pty.c - pseudo-terminals: ptmx and pts, line discipline, sessions, job control, window size, hangup. */
 #include "check.h"
 
+#include <sched.h>
 #include <poll.h>
 #include <sys/ioctl.h>
+#include <sys/mount.h>
 #include <sys/sysmacros.h>
 #include <termios.h>
 
@@ -415,4 +417,49 @@ TEST(devpts_lists_numbers) {
   close(p.slave);
   close(p.master);
   WAIT_FOR(stat(p.path, &st) < 0 && errno == ENOENT);
+}
+
+/* A devpts of one's own: mount(8), "Mount options for devpts". */
+TEST(devpts_instances_and_options) {
+  const char *dir = tmp_dir();
+  char path[300];
+  struct stat st;
+  int n = -1, unlock = 0;
+
+  if (unshare(CLONE_NEWNS) < 0)
+    SKIP("no right to mount");
+  if (mount("none", "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0)
+    CHECK(check_in_sandbox);
+  SYS(mount("devpts", dir, "devpts", 0, "newinstance,gid=7,mode=0640,ptmxmode=0666"));
+  snprintf(path, sizeof path, "%s/ptmx", dir);
+  SYS(stat(path, &st));
+  CHECK_EQ(st.st_mode, S_IFCHR | 0666);
+  int other = (int)SYS(open("/dev/ptmx", O_RDWR | O_NOCTTY)); /* of another instance */
+  int master = (int)SYS(open(path, O_RDWR | O_NOCTTY));
+  SYS(ioctl(master, TIOCGPTN, &n));
+  CHECK_EQ(n, 0); /* numbers of its own */
+  SYS(ioctl(master, TIOCSPTLCK, &unlock));
+  snprintf(path, sizeof path, "%s/0", dir);
+  SYS(stat(path, &st));
+  CHECK_EQ(st.st_mode, S_IFCHR | 0640);
+  CHECK_EQ(st.st_gid, 7);
+  CHECK_EQ(st.st_uid, geteuid());
+  int slave = (int)SYS(open(path, O_RDWR | O_NOCTTY));
+  char buf[8];
+  SYS(write(master, "x\n", 2));
+  CHECK_EQ(read(slave, buf, sizeof buf), 2);
+  if (geteuid() == 0) { /* owner and mode stay with the terminal */
+    SYS(fchown(slave, 1, 2));
+    SYS(chmod(path, 0600));
+    SYS(stat(path, &st));
+    CHECK_EQ(st.st_uid, 1);
+    CHECK_EQ(st.st_gid, 2);
+    CHECK_EQ(st.st_mode, S_IFCHR | 0600);
+  }
+  close(slave);
+  close(master);
+  CHECK_ERRNO(stat(path, &st), ENOENT);
+  close(other);
+  CHECK_ERRNO(mount("devpts", dir, "devpts", 0, "mode=rw"), EINVAL);
+  SYS(umount(dir));
 }
