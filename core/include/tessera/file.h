@@ -22,7 +22,7 @@ enum {
   TES_RW_APPEND = 1 << 1,   /* write at the end of file, whatever *pos says; set *pos */
   TES_RW_SYNC = 1 << 2,
   TES_RW_PWRITE = 1 << 3,   /* an explicit offset was given */
-  TES_RW_NOAPPEND = 1 << 4, /* for the core: O_APPEND does not count this time */
+  TES_RW_NOAPPEND = 1 << 5, /* for the core: O_APPEND does not count this time */
   TES_RW_QUIET = 1 << 4,    /* the caller tells those who watch the file itself */
 };
 
