@@ -111,6 +111,16 @@ static void fill_statx(struct statx *x, const TesAttr *a) {
 #define STATX_MNT_ID 0x1000U
 #endif
 
+#define MNT_ID_UNIQUE 0x4000U /* STATX_MNT_ID_UNIQUE */
+
+static void describe_mount(struct statx *x, guint mask, TesPath *path) {
+  const TesVfsOps *ops = path->vfs->ops;
+  x->stx_mask |= (mask & MNT_ID_UNIQUE) ? MNT_ID_UNIQUE : STATX_MNT_ID;
+  x->stx_mnt_id = ops->mount_id(path) | ((mask & MNT_ID_UNIQUE) ? TES_MOUNT_UNIQUE : 0);
+  if (TES_HAS(ops, is_mount_root) && ops->is_mount_root(path))
+    x->stx_attributes |= STATX_ATTR_MOUNT_ROOT;
+}
+
 static glong sys_statx(TesTask *t, const gulong args[6]) {
   int flags = (int)args[2];
   guint mask = (guint)args[3];
@@ -135,12 +145,8 @@ static glong sys_statx(TesTask *t, const gulong args[6]) {
   if (r < 0)
     return r;
   fill_statx(&x, &a);
-  if (path && path->inode == path->inode->super->root)
-    x.stx_attributes |= STATX_ATTR_MOUNT_ROOT;
-  if (path && (mask & STATX_MNT_ID)) {
-    x.stx_mask |= STATX_MNT_ID;
-    x.stx_mnt_id = path->vfs->ops->mount_id(path);
-  }
+  if (path)
+    describe_mount(&x, mask, path);
   return tes_copy_out(t, args[4], &x, sizeof x);
 }
 

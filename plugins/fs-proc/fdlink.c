@@ -4,6 +4,7 @@
 #include <sched.h>
 #include <stdlib.h>
 #include <sys/mount.h>
+#include <sys/sysmacros.h>
 
 /* ---- exe, cwd, root ---- */
 
@@ -172,13 +173,22 @@ static int follow_fd(Node *n, TesCtx *ctx, TesPath **out) {
 static const Entry fd_entry = {
     .name = "fd", .mode = S_IFLNK | 0700, .text = text_fd, .follow = follow_fd, .private_ = TRUE};
 
+/* Pipes, sockets and other files without a place are on mounts that no list has, one for each device number (W4-W6). */
+#define DISCONNECTED 0x40000000U
+
+static guint mount_id_of(TesFile *f, TesCtx *ctx) {
+  TesAttr a;
+  if (f->path && TES_HAS(f->path->vfs->ops, mount_id))
+    return f->path->vfs->ops->mount_id(f->path);
+  return tes_file_getattr(f, ctx, &a) < 0 ? DISCONNECTED : DISCONNECTED | (guint)minor(a.dev);
+}
+
 static int text_fdinfo(Node *n, TesCtx *ctx, GString *s) {
-  (void)ctx;
   gboolean cloexec;
   g_autoptr(TesFile) f = file_of(n, &cloexec);
   if (!f)
     return -ENOENT;
-  guint mnt = f->path && TES_HAS(f->path->vfs->ops, mount_id) ? f->path->vfs->ops->mount_id(f->path) : 0;
+  guint mnt = mount_id_of(f, ctx);
   g_string_append_printf(
       s, "pos:\t%" G_GINT64_FORMAT "\nflags:\t0%o\nmnt_id:\t%u\nino:\t%" G_GUINT64_FORMAT "\n", f->pos,
       f->flags | (cloexec ? O_CLOEXEC : 0), mnt, f->inode ? f->inode->ino : f->ino);

@@ -191,6 +191,7 @@ int v2_op_umount(TesVfs *vfs, TesCtx *ctx, const TesAt *at, int flags) {
   int r = walk_pos(v, ctx, at, &w);
   if (r < 0)
     return r;
+  v2_cross_mounts(v, &w.pos); /* "." may be covered: pivot_root(".", ".") */
   GSList *dead = NULL;
   tes_mutex_lock(&v->mount_lock);
   r = may_umount(&w, flags);

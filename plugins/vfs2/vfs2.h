@@ -63,7 +63,7 @@ typedef struct {
 struct _Mount {
   gint refs; /* membership in a tree counts one; 0: freed after the epoch */
   guint id;
-  gulong flags; /* V2_MOUNT_FLAGS; atomic */
+  gulong flags; /* MS_* as rules_mount_flags() leaves them; atomic */
   V2 *v;
   TesSuper *super; /* owned */
   Dentry *root;    /* owned */

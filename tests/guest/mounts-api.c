@@ -239,7 +239,7 @@ SHARED_TEST(api_set_group) {
   SYS(mkdir("c", 0755));
   new_tmpfs("a");
   SYS(mkdir("a/m", 0755));
-  bind("a", "b");
+  bind_to("a", "b");
   new_tmpfs("c");
   CHECK_ERRNO(move_to(AT_FDCWD, "a", AT_FDCWD, "b", SET_GROUP), EINVAL); /* not shared */
   make("a", MS_SHARED);

@@ -108,7 +108,7 @@ MOUNT_TEST(names_of_mountpoints_are_kept) {
   SYS(close(SYS(creat("f", 0644))));
   SYS(close(SYS(creat("g", 0644))));
   new_tmpfs("d");
-  bind("f", "g");
+  bind_to("f", "g");
   CHECK_ERRNO(rmdir("d"), EBUSY);
   CHECK_ERRNO(rename("d", "x"), EBUSY);
   CHECK_ERRNO(rename("e", "d"), EBUSY);
@@ -134,7 +134,7 @@ MOUNT_TEST(mountpoint_removed_from_another_namespace) {
   SYS(pipe(done));
   pid_t pid = CHILD(
       SYS(unshare(CLONE_NEWNS)); new_tmpfs("d"); new_tmpfs("e"); new_tmpfs("old"); SYS(mkdir("old/in", 0755));
-      bind("/dev/null", "f"); SYS(chdir("e")); write_full(done[1], "x", 1); read_full(go[0], &c, 1);
+      bind_to("/dev/null", "f"); SYS(chdir("e")); write_full(done[1], "x", 1); read_full(go[0], &c, 1);
       CHECK_EQ(mount_count_at("d"), 0); CHECK(!is_there(here("d"))); CHECK(!is_there(here("f")));
       CHECK_EQ(mount_count_at("e"), 0); CHECK(is_there(here("new/in"))); CHECK_EQ(mount_count_at("new"), 1);
       CHECK_EQ(mount_count_at("old"), 0); CHECK_OK(mkdir("still", 0755)));
@@ -155,7 +155,7 @@ MOUNT_TEST(read_only_bind) {
   SYS(mkdir("ro", 0755));
   new_tmpfs("d");
   SYS(close(SYS(creat("d/f", 0644))));
-  bind("d", "ro");
+  bind_to("d", "ro");
   SYS(mount(NULL, "ro", NULL, MS_REMOUNT | MS_BIND | MS_RDONLY, NULL));
   CHECK_ERRNO(open("ro/f", O_WRONLY), EROFS);
   CHECK_ERRNO(open("ro/new", O_WRONLY | O_CREAT, 0644), EROFS);
@@ -190,7 +190,7 @@ MOUNT_TEST(read_only_filesystem) {
   SYS(mkdir("d", 0755));
   SYS(mkdir("e", 0755));
   new_tmpfs("d");
-  bind("d", "e");
+  bind_to("d", "e");
   int fd = (int)SYS(open("d/f", O_CREAT | O_WRONLY, 0644));
   CHECK_ERRNO(mount(NULL, "d", NULL, MS_REMOUNT | MS_RDONLY, NULL), EBUSY);
   CHECK_ERRNO(mount(NULL, "e", NULL, MS_REMOUNT | MS_RDONLY, NULL), EBUSY);
@@ -253,7 +253,7 @@ MOUNT_TEST(noexec_and_nosuid) {
 
 MOUNT_TEST(nodev) {
   SYS(close(SYS(creat("null", 0644))));
-  bind("/dev/null", "null");
+  bind_to("/dev/null", "null");
   CHECK_OK(close(CHECK_OK(open("null", O_RDWR))));
   SYS(mount(NULL, "null", NULL, MS_REMOUNT | MS_BIND | MS_NODEV, NULL));
   CHECK_ERRNO(open("null", O_RDWR), EACCES);
@@ -321,7 +321,7 @@ MOUNT_TEST(access_times) {
   options_after(MS_RELATIME);
   CHECK(atime_after_read("d/f").tv_sec > 1000);
   SYS(mkdir("b", 0755));
-  bind("d", "b"); /* each mount has its own rule */
+  bind_to("d", "b"); /* each mount has its own rule */
   SYS(mount(NULL, "b", NULL, MS_REMOUNT | MS_BIND | MS_NOATIME, NULL));
   CHECK_EQ(atime_after_read("b/f").tv_sec, 1000);
   CHECK(atime_after_read("d/f").tv_sec > 1000);
@@ -337,7 +337,7 @@ MOUNT_TEST(bind_parts) {
   SYS(mkdir("d/sub/deep", 0755));
   new_tmpfs("d/sub/deep");
   SYS(close(SYS(creat("d/sub/deep/x", 0644))));
-  bind("d/sub", "e");
+  bind_to("d/sub", "e");
   CHECK_STR(the_mount("e").root, "/sub");
   CHECK(is_there("e/deep") && !is_there("e/deep/x")); /* not recursive */
   SYS(umount("e"));
@@ -349,7 +349,7 @@ MOUNT_TEST(bind_parts) {
   SYS(umount2("e", MNT_DETACH));
   CHECK_EQ(mount_count_at("e/deep"), 0);
   /* ".." of a bound directory's root is where it is bound. */
-  bind("d/sub", "e");
+  bind_to("d/sub", "e");
   struct stat a, b;
   SYS(stat("e/..", &a));
   SYS(stat(".", &b));
@@ -357,7 +357,7 @@ MOUNT_TEST(bind_parts) {
   SYS(close(SYS(creat("file", 0644))));
   SYS(close(SYS(creat("other", 0644))));
   write_file("file", "bound", 5, 0644);
-  bind("file", "other");
+  bind_to("file", "other");
   char *text = read_file("other", NULL);
   CHECK_STR(text, "bound");
   free(text);

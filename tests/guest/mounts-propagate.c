@@ -10,7 +10,7 @@ static void place(const char *name, unsigned long type) {
 }
 static void bound(const char *from, const char *to) {
   SYS(mkdir(to, 0755));
-  bind(from, to);
+  bind_to(from, to);
 }
 
 SHARED_TEST(shared_mounts_spread) {
@@ -146,12 +146,12 @@ SHARED_TEST(propagate_from) {
   SYS(mkdir("root/proc", 0755));
   SYS(mkdir("root/c", 0755));
   SYS(mkdir("root/a", 0755));
-  bind("/proc", "root/proc");
-  bind("a", "root/a");
+  bind_to("/proc", "root/proc");
+  bind_to("a", "root/a");
   bound("a", "b");
   make("b", MS_SLAVE);
   make("b", MS_SHARED);
-  bind("b", "root/c");
+  bind_to("b", "root/c");
   make("root/c", MS_SLAVE);
   int top = the_mount("a").shared, middle = the_mount("b").shared;
   CHECK_EQ(the_mount("root/c").master, middle);

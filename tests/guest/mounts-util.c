@@ -94,5 +94,5 @@ int mount_count_at(const char *point) { return scan(here(point), NULL); }
 
 bool is_there(const char *path) { return access(path, F_OK) == 0; }
 void new_tmpfs(const char *at) { SYS(mount("tmpfs", at, "tmpfs", 0, NULL)); }
-void bind(const char *from, const char *to) { SYS(mount(from, to, NULL, MS_BIND, NULL)); }
+void bind_to(const char *from, const char *to) { SYS(mount(from, to, NULL, MS_BIND, NULL)); }
 void make(const char *at, unsigned long type) { SYS(mount(NULL, at, NULL, type, NULL)); }

@@ -42,5 +42,5 @@ int mount_count_at(const char *point);
 char *here(const char *name);
 bool is_there(const char *path);
 void new_tmpfs(const char *at);
-void bind(const char *from, const char *to);
+void bind_to(const char *from, const char *to);
 void make(const char *at, unsigned long type);

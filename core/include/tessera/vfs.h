@@ -64,6 +64,9 @@ typedef struct {
   gboolean super_read_only;
 } TesMountInfo;
 
+/* Or'ed to the number of a mount: the one that is never given again (STATX_MNT_ID_UNIQUE). */
+#define TES_MOUNT_UNIQUE (1ULL << 32)
+
 /* A change of mounts, mount_setattr(2). */
 typedef struct {
   gulong set,
