@@ -250,17 +250,52 @@ static gboolean may_go(V2 *v, Mount *m) {
   return TRUE;
 }
 
-/* Marks what goes where `m` propagates to; m's children have been looked at. */
-static void doom_counterparts(V2 *v, Mount *m, GPtrArray *doomed) {
+typedef struct {
+  V2 *v;
+  GPtrArray *doomed;
+  GPtrArray *candidates; /* looked at; not all of them go */
+  GHashTable *seen;      /* Spot: its counterparts are candidates */
+} Umount;
+
+/* Where mounts with the same counterparts are. */
+typedef struct {
+  const Group *group;
+  const Dentry *mountpoint;
+} Spot;
+
+static guint spot_hash(gconstpointer p) {
+  const Spot *s = p;
+  return g_direct_hash(s->group) * 31 + g_direct_hash(s->mountpoint);
+}
+static gboolean spot_equal(gconstpointer a, gconstpointer b) {
+  const Spot *x = a, *y = b;
+  return x->group == y->group && x->mountpoint == y->mountpoint;
+}
+
+/* A candidate goes when nothing keeps it; then the one it is mounted on may be free to go too. */
+static void doom(Umount *u, Mount *m) {
+  for (; m && m->candidate && !m->doomed && may_go(u->v, m); m = m->parent) {
+    m->doomed = TRUE;
+    g_ptr_array_add(u->doomed, m);
+  }
+}
+
+/* What is mounted where `m` propagates to. */
+static void find_counterparts(Umount *u, Mount *m) {
   if (!m->parent || !m->parent->group)
     return;
-  g_autoptr(GPtrArray) all = receivers(v, m->parent);
+  Spot spot = {m->parent->group, m->mountpoint};
+  if (g_hash_table_contains(u->seen, &spot))
+    return;
+  g_hash_table_add(u->seen, g_memdup2(&spot, sizeof spot));
+  g_autoptr(GPtrArray) all = receivers(u->v, m->parent);
   for (guint i = 0; i < all->len; i++) {
-    Mount *c = v2_mount_find(v, all->pdata[i], m->mountpoint);
-    if (!c || c->doomed || !c->ns || c->ns->detached || !may_go(v, c))
+    Mount *c = v2_mount_find(u->v, all->pdata[i], m->mountpoint);
+    if (!c || c->doomed || c->candidate || !c->ns || c->ns->detached)
       continue;
-    c->doomed = TRUE;
-    g_ptr_array_add(doomed, c);
+    c->candidate = TRUE;
+    g_ptr_array_add(u->candidates, c);
+    doom(u, c);
   }
 }
 
@@ -281,28 +316,34 @@ static void keep_topper(V2 *v, Mount *m) {
 
 void v2_umount_tree(Mount *top, GSList **dead) {
   V2 *v = top->v;
-  g_autoptr(GPtrArray) doomed = g_ptr_array_new();
+  Umount u = {v, g_ptr_array_new(), g_ptr_array_new(),
+              g_hash_table_new_full(spot_hash, spot_equal, g_free, NULL)};
   for (Mount *m = top; m; m = v2_mount_next(m, top)) {
     m->doomed = TRUE;
-    g_ptr_array_add(doomed, m);
+    g_ptr_array_add(u.doomed, m);
   }
-  guint n = doomed->len;
+  guint n = u.doomed->len;
   for (guint i = n; i-- > 0;) /* children first */
-    doom_counterparts(v, doomed->pdata[i], doomed);
-  for (guint i = 0; i < doomed->len; i++) {
-    Mount *m = doomed->pdata[i];
+    find_counterparts(&u, u.doomed->pdata[i]);
+  for (guint i = 0; i < u.candidates->len; i++)
+    ((Mount *)u.candidates->pdata[i])->candidate = FALSE;
+  for (guint i = 0; i < u.doomed->len; i++) {
+    Mount *m = u.doomed->pdata[i];
     if (m->ns)
       v2_ns_changed(m->ns);
     if (i >= n)
       keep_topper(v, m);
   }
-  for (guint i = 0; i < doomed->len; i++) {
-    Mount *m = doomed->pdata[i];
+  for (guint i = 0; i < u.doomed->len; i++) {
+    Mount *m = u.doomed->pdata[i];
     m->doomed = FALSE;
     v2_mount_unlink(m);
     v2_mount_retire(m);
     *dead = g_slist_prepend(*dead, m);
   }
+  g_ptr_array_unref(u.doomed);
+  g_ptr_array_unref(u.candidates);
+  g_hash_table_unref(u.seen);
 }
 
 gboolean v2_umount_busy(Mount *m) {

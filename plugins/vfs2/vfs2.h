@@ -85,7 +85,7 @@ struct _Mount {
   Mount *gnext, *gprev; /* group's members */
   Mount *mnext, *mprev; /* master's slaves */
   gboolean unbindable;
-  gboolean doomed; /* while an umount spreads */
+  gboolean doomed, candidate; /* while an umount spreads */
 };
 
 /* A tree of mounts: a namespace, or (detached) what fsmount(2) and open_tree(2) made and no namespace has yet. */
