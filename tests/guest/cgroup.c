@@ -443,3 +443,69 @@ TEST_LIMIT(races_of_rmdir, 40) {
   CHECK_EQ(cg_value(cg("cgroup.stat"), "nr_descendants"), 0);
   CHECK_EQ(cg_value(cg("cgroup.events"), "populated"), 0);
 }
+
+/* Everything at once, on a few names: whatever happens, in the end all can be let go, killed and removed. */
+static void chaos(unsigned seed_of, int64_t until) {
+  uint64_t seed = 0x9e3779b97f4a7c15ULL * (seed_of + 1);
+
+  while (now_ns() < until) {
+    unsigned a = next_random(&seed) % 3, b = next_random(&seed) % 2, what = next_random(&seed) % 10;
+    char dir[300];
+    snprintf(dir, sizeof dir, "%s", b ? cg("k%u", a) : cg("k%u/s", a));
+    char file[330];
+    if (what == 0)
+      mkdir(dir, 0755);
+    else if (what == 1)
+      rmdir(dir);
+    else if (what <= 3)
+      snprintf(file, sizeof file, "%s/cgroup.freeze", dir), cg_write(file, what == 2 ? "1" : "0");
+    else if (what == 4)
+      snprintf(file, sizeof file, "%s/cgroup.kill", dir), cg_write(file, "1");
+    else if (what == 5)
+      snprintf(file, sizeof file, "%s/cgroup.procs", dir), cg_read(file);
+    else if (what == 6)
+      snprintf(file, sizeof file, "%s/cgroup.events", dir), cg_read(file);
+    else if (what == 7)
+      snprintf(file, sizeof file, "%s/cgroup.subtree_control", dir),
+          cg_write(file, next_random(&seed) % 2 ? "+pids +cpu" : "-pids -cpu");
+    else {
+      snprintf(file, sizeof file, "%s/cgroup.procs", dir);
+      pid_t pid = fork();
+      if (pid == 0) {
+        cg_write(file, "0");
+        for (int i = 0; i < 20; i++) {
+          pid_t k = fork();
+          if (k == 0)
+            _exit(0);
+          waitpid(k, NULL, 0);
+        }
+        _exit(0);
+      }
+    }
+    while (waitpid(-1, NULL, WNOHANG) > 0)
+      ;
+  }
+}
+
+TEST_LIMIT(chaos_ends_well, 40) {
+  cg_base(NULL);
+  pid_t pid[4];
+  unsigned seconds = check_seconds ? check_seconds : 2;
+
+  for (unsigned i = 0; i < 4; i++)
+    pid[i] = CHILD(chaos(i, now_ns() + seconds * 1000000000LL));
+  for (int i = 0; i < 4; i++)
+    WAIT_OK(pid[i]);
+  for (int i = 0; i < 3; i++)
+    for (int s = 1; s >= 0; s--) {
+      cg_write(s ? cg("k%d/s/cgroup.freeze", i) : cg("k%d/cgroup.freeze", i), "0");
+      cg_write(s ? cg("k%d/s/cgroup.kill", i) : cg("k%d/cgroup.kill", i), "1");
+    }
+  WAIT_FOR(cg_value(cg("cgroup.events"), "populated") == 0);
+  for (int i = 0; i < 3; i++) {
+    rmdir(cg("k%d/s", i));
+    rmdir(cg("k%d", i));
+  }
+  CHECK_EQ(cg_value(cg("cgroup.stat"), "nr_descendants"), 0);
+  WAIT_OK(CHILD());
+}
