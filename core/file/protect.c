@@ -33,7 +33,7 @@ int tes_set_protected(TesProtected p, gint to) {
 gboolean tes_inode_drops_setid(TesInode *i, TesCtx *ctx, gboolean chown, guint32 *mode) {
   guint32 m = __atomic_load_n(&i->mode, __ATOMIC_RELAXED), kill = m & S_ISUID;
   TesCred *c = tes_ctx_cred(ctx);
-  if (!(m & (S_ISUID | S_ISGID)) || !S_ISREG(m) || !c)
+  if (!(m & (S_ISUID | S_ISGID)) || !c || (chown ? S_ISDIR(m) : !S_ISREG(m)))
     return FALSE;
   gboolean capable = tes_cred_capable(c, CAP_FSETID);
   if ((m & S_ISGID) && ((m & S_IXGRP) || !(capable || tes_cred_in_group(c, i->gid))))

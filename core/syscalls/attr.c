@@ -125,8 +125,11 @@ static glong change_owner(TesTask *t, Target *x, guint32 new_uid, guint32 new_gi
                              (new_gid != G_MAXUINT32 ? TES_SET_GID : 0),
                     .uid = new_uid,
                     .gid = new_gid};
-  if (x->path && tes_inode_drops_setid(x->path->inode, tes_task_ctx(t), TRUE, &set.mode))
+  if (x->path && tes_inode_drops_setid(x->path->inode, tes_task_ctx(t), TRUE, &set.mode)) {
+    if (!tes_inode_owner_or_capable(x->path->inode, tes_task_ctx(t)))
+      return -EPERM; /* Linux sees a change of mode in it, even when nothing else changes */
     set.valid |= TES_SET_MODE;
+  }
   return apply(t, x, &set);
 }
 

@@ -93,18 +93,18 @@ static int acl_kind(const char *name) {
   return g_str_equal(name, TES_ACL_ACCESS) ? 0 : g_str_equal(name, TES_ACL_DEFAULT) ? 1 : -1;
 }
 
-/* A list that says no more than mode bits becomes mode bits. The set-group-ID bit goes as in chmod(2). */
+/* A list that says no more than mode bits becomes mode bits. The set-group-ID bit goes as in chmod(2), also when
+ * a list is removed. */
 static int set_access_acl(Node *n, TesCtx *ctx, TesAcl *list /* transfer full */) {
   g_autofree TesAcl *a = list;
   TesInode *i = &n->inode;
   TesCred *c = tes_ctx_cred(ctx);
   guint32 mode = i->mode;
-  gboolean given = a != NULL;
   if (a && tes_acl_to_mode(a, &mode))
     g_clear_pointer(&a, g_free);
   if (!charge_acls(n, a, default_acl(n)))
     return -ENOSPC;
-  if (given && c && !tes_cred_in_group(c, i->gid) && !tes_cred_capable(c, CAP_FSETID))
+  if (c && !tes_cred_in_group(c, i->gid) && !tes_cred_capable(c, CAP_FSETID))
     mode &= ~(guint32)S_ISGID;
   i->mode = mode;
   if (a || i->acl)

@@ -18,6 +18,8 @@ int rules_may_create(TesCtx *, TesInode *dir, gboolean read_only);
 int rules_may_delete(TesCtx *, TesInode *dir, TesInode *victim, gboolean as_dir);
 /* Makes what `node` says, except for hard links. Permission has been checked. */
 int rules_make(TesCtx *, TesInode *dir, const char *name, const TesNode *node, TesInode **out);
+/* May it get another name? Asked before what the directory allows. */
+int rules_may_link(TesCtx *, TesInode *target);
 /* Another name of `target`, which is on the same mount; *out: target, referenced. */
 /* It has no name left. */
 gboolean rules_is_gone(TesCtx *, TesInode *);

@@ -18,12 +18,21 @@ static int make_link(const Walk *w, TesPath *target, TesInode **out) {
   return r;
 }
 
+/* What link(2) asks before it looks at the directory. */
+static int may_link(const Walk *w, TesPath *target) {
+  if (v1_read_only(w->pos.mnt))
+    return -EROFS;
+  return v1_pos(target)->mnt != w->pos.mnt ? -EXDEV : rules_may_link(w->ctx, target->inode);
+}
+
 int v1_make(Walk *w, const TesNode *n, Dirent **out) {
   Dirent *dir = w->pos.d;
   TesInode *inode = NULL;
   if (d_flags(dir) & (D_DEAD | D_DELETED))
     return -ENOENT;
-  int r = rules_may_create(w->ctx, dir->inode, v1_read_only(w->pos.mnt));
+  int r = n->link_to ? may_link(w, n->link_to) : 0;
+  if (r >= 0)
+    r = rules_may_create(w->ctx, dir->inode, v1_read_only(w->pos.mnt));
   if (r >= 0)
     r = n->link_to ? make_link(w, n->link_to, &inode) : rules_make(w->ctx, dir->inode, w->last, n, &inode);
   if (r < 0)

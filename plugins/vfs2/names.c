@@ -25,6 +25,13 @@ static int make_link(TesCtx *ctx, const Walk *w, TesPath *target, const char *na
   return r;
 }
 
+/* What link(2) asks before it looks at the directory. */
+static int may_link(const Walk *w, TesPath *target) {
+  if (v2_mount_read_only(w->pos.mnt))
+    return -EROFS;
+  return v2_path(target)->mnt != w->pos.mnt ? -EXDEV : rules_may_link(w->ctx, target->inode);
+}
+
 static int create_in_locked_dir(Walk *w, const TesNode *n, Dentry **out) {
   Dentry *dir = w->pos.d, *d = NULL;
   int r = v2_lookup_locked(w->v, w->ctx, dir, w->last, w->last_len, &d);
@@ -35,7 +42,8 @@ static int create_in_locked_dir(Walk *w, const TesNode *n, Dentry **out) {
     r = -EEXIST;
   else if (w->last_slash && (n->link_to || !S_ISDIR(n->mode)))
     r = -ENOENT;
-  else if ((r = v2_may_create(w->ctx, w->pos.mnt, dir)) >= 0)
+  else if ((r = n->link_to ? may_link(w, n->link_to) : 0) >= 0 &&
+           (r = v2_may_create(w->ctx, w->pos.mnt, dir)) >= 0)
     r = n->link_to ? make_link(w->ctx, w, n->link_to, d->name, &inode)
                    : rules_make(w->ctx, d_inode(dir), d->name, n, &inode);
   if (r >= 0) {

@@ -288,6 +288,9 @@ TMPFS_TEST(acl_setgid_goes) {
   CHECK_EQ(mode_of("f"), 02755);
   AS(1000, 1000, 0, CHECK_OK(SET("f", ACCESS, {U, 7, 0}, {G, 1, 0}, {O, 5, 0})));
   CHECK_EQ(mode_of("f"), 0715);
+  SYS(chmod("f", 02755));
+  AS(1000, 1000, 0, CHECK_OK(removexattr("f", ACCESS)));
+  CHECK_EQ(mode_of("f"), 0755);
 }
 
 TMPFS_TEST(acl_inherited) {

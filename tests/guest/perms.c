@@ -262,6 +262,22 @@ TMPFS_TEST(setid_chown) {
   }
 }
 
+/* Who may not change the mode may not change the owner of a file that would lose such bits, not even to what it is; and what holds for
+ * programs holds for everything but directories. */
+TMPFS_TEST(setid_chown_by_others) {
+  SYS(chmod(".", 0777));
+  new_file("f", 04755, 1000, 1000);
+  SYS(mkfifo("p", 0600));
+  AS(2000, 2000, 0, CHECK_ERRNO(chown("f", -1, -1), EPERM));
+  WITH_CAPS(2000, 2000, CAP(CHOWN), CHECK_ERRNO(chown("f", -1, 5), EPERM));
+  WITH_CAPS(2000, 2000, CAP(CHOWN) | CAP(FOWNER), CHECK_OK(chown("f", -1, 5)));
+  CHECK_EQ(mode_of("f"), 0755);
+  AS(2000, 2000, 0, CHECK_OK(chown("f", -1, -1)));
+  SYS(chmod("p", 06711));
+  SYS(chown("p", 5, 5));
+  CHECK_EQ(mode_of("p"), 0711);
+}
+
 /* Writing, truncating and allocating take them too, but not from CAP_FSETID. */
 TMPFS_TEST(setid_write) {
   static const mode_t other[] = {0755, 0744, 0755, 0744, 0700, 0777, 0777, 0767};
@@ -363,6 +379,10 @@ TMPFS_TEST(protected_hardlinks) {
       char name[3] = {'l', (char)('0' + i), 0};
       unlink(name);
     }
+    new_dir("shut", 0755, 0, 0);
+    AS(1000, 1000, 0, CHECK_ERRNO(link("setuid", "shut/l"), on ? EPERM : EACCES);
+       CHECK_ERRNO(link("own", "shut/l"), EACCES));
+    SYS(rmdir("shut"));
     WITH_CAPS(1000, 1000, CAP(FOWNER), CHECK_OK(link("other", "l2")); CHECK_OK(link("setuid", "l4"));
               CHECK_OK(link("fifo", "l7")); SYS(unlink("l2")); SYS(unlink("l4")); SYS(unlink("l7")));
     WITH_CAPS(1000, 1000, CAP(DAC_OVERRIDE), CHECK_EQ(link("setuid", "l4"), on ? -1 : 0); unlink("l4"));
