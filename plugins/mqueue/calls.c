@@ -213,7 +213,7 @@ typedef struct {
 static int check_event(TesTask *t, const UserEvent *e) {
   if (e->how == SIGEV_THREAD) { /* signo is a netlink socket, of which there are none */
     g_autoptr(TesFile) f = tes_fd_get(t, e->signo);
-    return !f ? -EBADF : f->ops->sock ? -EINVAL : -ENOTSOCK;
+    return !f ? -EBADF : TES_HAS(f->ops, sock) ? -EINVAL : -ENOTSOCK;
   }
   if (e->how != SIGEV_NONE && e->how != SIGEV_SIGNAL)
     return -EINVAL;
