@@ -8,7 +8,8 @@
 struct _TesFileAsync {
   TesWaiter w;
   TesFile *file;
-  int fd; /* number under which O_ASYNC was set: si_fd */
+  int fd;      /* number under which O_ASYNC was set: si_fd */
+  guint ready; /* terminals: what held when they were last looked at */
 };
 
 /* What to send, copied: the file may be gone by then. */
@@ -123,9 +124,28 @@ static int code_of(TesFile *f, guint mask) {
   return (mask & POLLERR) && socket ? POLL_ERR : 0;
 }
 
+/* Terminals announce every change as everything: what counts is what holds now and did not before. Consumes the reference. */
+static void look_at_tty(gpointer data) {
+  g_autoptr(TesFile) f = data;
+  guint now = tes_file_poll(f);
+  tes_mutex_lock(async_lock());
+  guint came = f->async ? now & ~f->async->ready : 0;
+  int fd = f->async ? f->async->fd : -1, code = code_of(f, came);
+  if (f->async)
+    f->async->ready = now;
+  tes_mutex_unlock(async_lock());
+  if (code)
+    tes_file_signal_owner(f, code, fd);
+}
+
 /* Under the queue's lock: only noted. */
 static gboolean happened(TesWaiter *w, guint mask, gpointer key) {
   struct _TesFileAsync *a = w->data;
+  if (TES_HAS(a->file->ops, tty)) {
+    if (tes_file_try_ref(a->file))
+      tes_queue_after(look_at_tty, a->file);
+    return FALSE;
+  }
   int code = code_of(a->file, mask);
   Note *n = code ? make_note(a->file, code, a->fd) : NULL;
   if (n)
