@@ -72,6 +72,8 @@ gboolean tes_signal_pending(TesTask *t) {
   return g_atomic_int_get(&t->killed) || g_atomic_int_get(&t->sig_flag);
 }
 
+gboolean tes_task_is_killed(TesTask *t) { return g_atomic_int_get(&t->killed) != 0; }
+
 void tes_task_set_restart(TesTask *t, glong (*fn)(TesTask *, const gulong a[6]), const gulong args[6]) {
   t->restart_fn = fn;
   memcpy(t->restart_args, args, sizeof t->restart_args);

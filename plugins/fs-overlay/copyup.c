@@ -38,6 +38,12 @@ static goffset next_data(TesFile *f, TesCtx *ctx, goffset at, int whence, goffse
   return r >= 0 || r == -ENXIO ? r : fallback;
 }
 
+/* A large file takes its time; who is killed meanwhile does not wait for the rest. */
+static gboolean given_up(TesCtx *ctx) {
+  TesTask *t = tes_ctx_task(ctx);
+  return t && tes_task_is_killed(t);
+}
+
 static int copy_stretches(TesFile *from, TesFile *to, TesCtx *ctx, goffset size) {
   g_autofree char *buf = g_malloc(BUFFER);
   goffset at = 0;
@@ -54,6 +60,8 @@ static int copy_stretches(TesFile *from, TesFile *to, TesCtx *ctx, goffset size)
         return (int)r;
       if (r == 0)
         return 0; /* shorter than it was */
+      if (given_up(ctx))
+        return -EINTR;
       at += r;
     }
   }

@@ -39,6 +39,7 @@ typedef struct {
   TesInode *upper, *work; /* NULL: read-only. Referenced, as are their supers */
   TesInode **lower;       /* topmost first */
   guint n_lower;
+  guint depth;            /* overlays on overlays; the sandbox's own root counts as none */
   const char *prefix;     /* "trusted.overlay." or "user.overlay." */
   gboolean redirect;      /* rename merged directories; else EXDEV */
   gboolean private_upper; /* nobody else can reach the upper layer */

@@ -10,6 +10,7 @@
 
 #define OVERLAYFS_MAGIC 0x794c7630
 #define MAX_LAYERS 500
+#define MAX_DEPTH 2 /* as on Linux: each level is a level of calls, too */
 #define INO_BITS 48
 
 static const TesLockClass rename_class = {"overlay rename", TES_RANK_DENTRY + 4, FALSE,
@@ -227,6 +228,8 @@ static int add_lower(OvSuper *s, TesInode *i) {
     tes_inode_unref(i);
     return -ENOTDIR;
   }
+  if (i->super->ops == &super_ops)
+    s->depth = MAX(s->depth, ((OvSuper *)i->super)->depth + 1);
   s->lower = g_renew(TesInode *, s->lower, s->n_lower + 1);
   s->lower[s->n_lower++] = layer_keep(i);
   return 0;
@@ -383,7 +386,10 @@ static int fill(OvSuper *s, TesCtx *ctx, const char *source, Options *o) {
     if (o->user_xattr)
       s->prefix = "user.overlay.";
     g_autofree char *list = g_strdup(o->lower);
+    s->depth = 1;
     r = sandbox_lowers(s, ctx, list);
+    if (r == 0 && s->depth > MAX_DEPTH)
+      r = -EINVAL;
     if (r == 0 && o->upper)
       r = sandbox_upper(s, ctx, o);
     else if (r == 0 && s->n_lower < 2)

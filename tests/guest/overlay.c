@@ -747,6 +747,38 @@ TEST(overlay_on_overlay) {
   CHECK(has_text("m2/f", "toptom") && has_text("m/f", "bottom"));
   CHECK(has_text("m/h", "middle"));
   CHECK_STR(ov_names("m2"), "f");
+  /* Linux stacks two deep; the sandbox's root does not count. */
+  const char *third[] = {"u3", "w3", "m3"};
+  for (int i = 0; i < 3; i++)
+    SYS(mkdir(ov(third[i]), 0755));
+  snprintf(opts, sizeof opts, "lowerdir=%s,upperdir=%s,workdir=%s", ov("m2"), ov("u3"), ov("w3"));
+  CHECK_ERRNO(mount("overlay", ov("m3"), "overlay", 0, opts), EINVAL);
   SYS(umount(ov("m2")));
+  ov_down();
+}
+
+/* Who copies up a large file can be killed meanwhile, and nothing of it is left. */
+TEST_LIMIT(copy_up_can_be_killed, 60) {
+  ov_setup();
+  int fd = (int)SYS(open(ov("l/f"), O_CREAT | O_RDWR, 0644));
+  static char block[1 << 20];
+  memset(block, 'x', sizeof block);
+  for (int i = 0; i < 64; i++)
+    write_full(fd, block, sizeof block);
+  close(fd);
+  ov_mount(NULL);
+  for (unsigned ms = 0; ms < 12; ms += 3) {
+    pid_t pid = CHILD({
+      truncate(ov("m/f"), (64 << 20) - (off_t)ms);
+      pause();
+    });
+    sleep_ms(ms);
+    kill(pid, SIGKILL);
+    check_wait(pid);
+    struct stat st;
+    SYS(stat(ov("m/f"), &st));
+    CHECK(st.st_size >= (64 << 20) - 12);
+    CHECK_STR(ov_names("w/work"), "");
+  }
   ov_down();
 }

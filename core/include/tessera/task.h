@@ -56,6 +56,8 @@ int tes_signal_group(TesThreadGroup *, int sig, const siginfo_t *info);
 int tes_signal_pgrp(TesKernel *, gint pgid /* root ns */, int sig, const siginfo_t *info);
 gboolean tes_signal_may_send(TesCtx *, TesTask *target, int sig);
 gboolean tes_signal_pending(TesTask *); /* one that would interrupt it */
+/* It is to end: long work on its behalf is given up. */
+gboolean tes_task_is_killed(TesTask *);
 /* For signalfd(2). Sets have bit SIG - 1 for a signal. What is pending for the task or its group, blocked or not; takes one of `set` (0: there is
  * none); and the queue that is told (POLLIN) whenever a signal has been queued for anybody in the sandbox. */
 guint64 tes_signal_pending_set(TesTask *);
