@@ -174,8 +174,8 @@ static glong change_times(TesTask *t, Target *x, const struct timespec ts[2]) {
   if (t->cred->fsuid != uid && !tes_task_capable(t, CAP_FOWNER)) {
     if (!both_now)
       return -EPERM;
-    if (x->path && tes_inode_permission(x->path->inode, tes_task_ctx(t), W_OK) < 0)
-      return -EACCES;
+    if (x->path && (r = tes_inode_permission(x->path->inode, tes_task_ctx(t), W_OK)) < 0)
+      return r;
   }
   TesSetAttr set = {.atime = ts[0], .mtime = ts[1]};
   set.valid =

@@ -59,9 +59,7 @@ static int may_open(TesCtx *ctx, TesInode *i, gulong mount_flags, guint *flags, 
     G_GNUC_FALLTHROUGH;
   case S_IFIFO:
   case S_IFSOCK:
-    *flags &= ~O_TRUNC;
-    if (!created)
-      mask = access_mask(*flags);
+    *flags &= ~O_TRUNC; /* the permission to write that it asks for is needed all the same */
     break;
   default:
     if ((mask & W_OK) && (mount_flags & MS_RDONLY))

@@ -92,6 +92,17 @@ TMPFS_TEST(capabilities_of_owners) {
   AS(2000, 2000, 0, CHECK_OK(chown("f", -1, -1)));
 }
 
+/* O_TRUNC asks for the permission to write, also where there is nothing to truncate. */
+TMPFS_TEST(truncating_opens) {
+  SYS(chmod(".", 0777));
+  SYS(mkfifo("p", 0600));
+  SYS(chmod("p", 0644));
+  new_file("f", 0644, 0, 0);
+  AS(1000, 1000, 0, CHECK_EQ(may_open("p", O_RDONLY | O_NONBLOCK), 0);
+     CHECK_EQ(may_open("p", O_RDONLY | O_NONBLOCK | O_TRUNC), -EACCES);
+     CHECK_EQ(may_open("f", O_RDONLY | O_TRUNC), -EACCES); CHECK_EQ(may_open("f", O_RDONLY), 0));
+}
+
 TMPFS_TEST(fs_ids) {
   SYS(chmod(".", 0777));
   new_file("f", 0600, 1000, 1000);
@@ -512,6 +523,8 @@ TMPFS_TEST(immutable) {
   CHECK_ERRNO(setxattr("f", "trusted.a", "1", 1, 0), EPERM);
   CHECK_ERRNO(removexattr("f", "system.posix_acl_access"), EPERM);
   CHECK_ERRNO(access("f", W_OK), EPERM);
+  SYS(chmod(".", 0777));
+  AS(1000, 1000, 0, CHECK_ERRNO(utimensat(AT_FDCWD, "f", NULL, 0), EPERM));
   SYS(set_flags("f", 0));
   SYS(set_flags("d", FS_IMMUTABLE_FL));
   CHECK_ERRNO(unlink("d/f"), EPERM);
