@@ -61,7 +61,8 @@ int tes_path_setattr(TesTask *t, TesPath *p, const TesSetAttr *set) {
   TesInode *i = p->inode;
   if (p->vfs->ops->mount_flags(p) & MS_RDONLY)
     return -EROFS;
-  if ((i->flags & TES_INODE_IMMUTABLE) || ((i->flags & TES_INODE_APPEND_ONLY) && changes_more_than_now(set)))
+  if (((i->flags & TES_INODE_IMMUTABLE) && (set->valid & ~(guint)TES_SET_CTIME)) ||
+      ((i->flags & TES_INODE_APPEND_ONLY) && changes_more_than_now(set)))
     return -EPERM;
   int r = TES_HAS(i->ops, setattr) ? i->ops->setattr(i, tes_task_ctx(t), set) : -EPERM;
   if (r >= 0)

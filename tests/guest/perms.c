@@ -512,6 +512,7 @@ TMPFS_TEST(immutable) {
   CHECK_ERRNO(chmod("f", 0600), EPERM);
   CHECK_ERRNO(fchmod(fd, 0600), EPERM);
   CHECK_ERRNO(chown("f", 5, 5), EPERM);
+  CHECK_OK(chown("f", -1, -1));
   CHECK_ERRNO(utimensat(AT_FDCWD, "f", NULL, 0), EPERM);
   CHECK_ERRNO(utimensat(AT_FDCWD, "f", ts, 0), EPERM);
   CHECK_ERRNO(link("f", "g"), EPERM);
