@@ -148,11 +148,9 @@ static void unhash(V2 *v, Mount *m) {
       STORE(*p, m->hnext); /* m->hnext stays: a reader may stand on m */
       break;
     }
-  for (Mount **p = place(v, m->mountpoint); *p; p = &(*p)->pnext)
-    if (*p == m) {
-      *p = m->pnext;
-      break;
-    }
+  *m->plink = m->pnext;
+  if (m->pnext)
+    m->pnext->plink = m->plink;
   __atomic_fetch_sub(&m->mountpoint->mounted, 1, __ATOMIC_SEQ_CST);
 }
 
@@ -170,6 +168,9 @@ static void publish(Mount *m, Mount *parent, Dentry *mountpoint) {
     STORE(m->hnext, *b);
     STORE(*b, m);
     m->pnext = *p;
+    m->plink = p;
+    if (*p)
+      (*p)->plink = &m->pnext;
     *p = m;
     __atomic_fetch_add(&mountpoint->mounted, 1, __ATOMIC_SEQ_CST);
   }

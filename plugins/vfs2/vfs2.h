@@ -78,7 +78,7 @@ struct _Mount {
   Mount *parent;
   Dentry *mountpoint; /* counted */
   Mount *hnext;
-  Mount *pnext;                           /* others on dentries of the same bucket; dcache lock */
+  Mount *pnext, **plink; /* others on dentries of the same bucket, perhaps very many; dcache lock */
   Mount *children, *last, *snext, *sprev; /* in the order they came */
   /* propagation; mount lock */
   Group *group, *master;
