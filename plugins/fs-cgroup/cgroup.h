@@ -24,7 +24,7 @@ typedef struct {
 
 typedef struct {
   TesKernel *kernel;
-  TesMutex lock;
+  TesMutex lock, notify_lock;
   Cg *root;
   guint64 last_id;
   guint total;
@@ -35,9 +35,9 @@ typedef struct {
 struct _Cg {
   TesCgroup base;
   gint refs;
-  CgTree *tree;
-  Cg *parent; /* referenced; constant */
-  char *name; /* constant */
+  CgTree *tree; /* referenced: inodes may outlive the plugin's data at the kernel's end */
+  Cg *parent;   /* referenced; constant */
+  char *name;   /* constant */
   guint64 id;
   guint depth;
   GPtrArray *children; /* referenced */
@@ -47,10 +47,11 @@ struct _Cg {
   guint subtree;               /* controllers that its children have */
   CgAttr attr[CG_N_FILES + 1]; /* of its files, then of the directory */
   TesTime made;
-  guint live;      /* tasks in it */
-  guint live_all;  /* and below; cgroup.events */
-  guint64 version; /* of cgroup.events; atomic */
-  TesQueue queue;  /* of cgroup.events */
+  guint live;             /* tasks in it */
+  guint live_all;         /* and below; cgroup.events */
+  guint64 version;        /* of cgroup.events; atomic */
+  TesInode *events_inode; /* of cgroup.events, the last one made; borrowed; the tree's notify_lock */
+  TesQueue queue;         /* of cgroup.events */
   guint64 max_depth, max_descendants;
 
   gint freeze;    /* atomic: cgroup.freeze */
@@ -122,6 +123,7 @@ void cg_kill(Cg *);
 extern const CgFile cg_files[];
 extern const guint cg_n_files;
 #define CG_PROCS 0 /* index of cgroup.procs */
+#define CG_EVENTS 4
 gboolean cg_has_file(const Cg *, guint i);
 int cg_parse_max(const char *text, guint64 *out); /* a number or "max" */
 void cg_show_max(GString *, guint64);

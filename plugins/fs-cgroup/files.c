@@ -289,7 +289,7 @@ static int store_descendants(Cg *c, TesCtx *ctx, TesFile *f, char *text) {
   return store_limit(c, text, &c->max_descendants);
 }
 
-/* ---- The table; cgroup.procs is CG_PROCS ---- */
+/* ---- The table; cgroup.procs is CG_PROCS, cgroup.events CG_EVENTS ---- */
 
 const CgFile cg_files[] = {
     {"cgroup.procs", 0644, 0, FALSE, show_procs, store_procs},

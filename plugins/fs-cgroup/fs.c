@@ -24,10 +24,21 @@ static TesInode *inode_new(TesSuper *s, Cg *c, guint index) {
   i->inode.gid = a->gid;
   if (index == DIR_INDEX)
     i->inode.flags |= TES_INODE_REVALIDATE;
+  i->inode.flags |= TES_INODE_FLEETING;
+  if (index == CG_EVENTS) {
+    TES_LOCKED(&c->tree->notify_lock);
+    c->events_inode = &i->inode;
+  }
   return &i->inode;
 }
 
 static void inode_free(TesInode *i) {
+  CgInode *ci = (CgInode *)i;
+  if (ci->index == CG_EVENTS) {
+    TES_LOCKED(&ci->cg->tree->notify_lock);
+    if (ci->cg->events_inode == i)
+      ci->cg->events_inode = NULL;
+  }
   cg_unref(((CgInode *)i)->cg);
   g_free(i);
 }

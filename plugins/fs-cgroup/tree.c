@@ -6,6 +6,9 @@
 static const TesLockClass tree_class = {"cgroup tree", TES_RANK_TASK_SET + 1, FALSE,
                                         "the hierarchy of control groups and their settings"};
 
+static const TesLockClass notify_class = {"cgroup inodes", TES_RANK_QUEUE - 3, FALSE,
+                                          "which inode tells of a control group's events"};
+
 static int tree_key;
 CgTree *cg_tree(TesKernel *k) { return tes_kernel_get_data(k, &tree_key); }
 
@@ -28,7 +31,7 @@ static void drop_mem_id(CgTree *t, guint id) { t->used_ids[id / 8] &= (guint8) ~
 static Cg *cg_new(CgTree *t, Cg *parent, const char *name) {
   Cg *c = g_new0(Cg, 1);
   c->refs = 1;
-  c->tree = t;
+  c->tree = g_atomic_rc_box_acquire(t);
   c->parent = parent ? cg_ref(parent) : NULL;
   c->name = g_strdup(name);
   c->id = ++t->last_id;
@@ -48,6 +51,13 @@ static Cg *cg_new(CgTree *t, Cg *parent, const char *name) {
   return c;
 }
 
+static void tree_clear(gpointer data) {
+  CgTree *t = data;
+  tes_mutex_clear(&t->lock);
+  tes_mutex_clear(&t->notify_lock);
+  g_free(t->used_ids);
+}
+
 Cg *cg_ref(Cg *c) {
   g_atomic_int_inc(&c->refs);
   return c;
@@ -60,6 +70,7 @@ void cg_unref(Cg *c) {
     g_ptr_array_unref(c->children);
     g_array_unref(c->dead_ids);
     g_free(c->name);
+    g_atomic_rc_box_release_full(c->tree, tree_clear);
     g_free(c);
     c = parent;
   }
@@ -192,6 +203,11 @@ char *cg_path(Cg *c, Cg *root) {
 void cg_event(Cg *c) {
   __atomic_add_fetch(&c->version, 1, __ATOMIC_RELEASE);
   tes_queue_notify(&c->queue, POLLPRI | POLLERR);
+  if (!tes_notify_on())
+    return;
+  TES_LOCKED(&c->tree->notify_lock);
+  if (c->events_inode)
+    tes_notify_inode(c->events_inode, IN_MODIFY);
 }
 
 typedef struct {
@@ -213,9 +229,10 @@ GPtrArray *cg_tasks(Cg *c, gboolean below) {
 }
 
 CgTree *cg_tree_new(TesKernel *k) {
-  CgTree *t = g_new0(CgTree, 1);
+  CgTree *t = g_atomic_rc_box_new0(CgTree);
   t->kernel = k;
   tes_mutex_init(&t->lock, &tree_class);
+  tes_mutex_init(&t->notify_lock, &notify_class);
   t->used_ids = g_new0(guint8, TES_MEM_IDS / 8);
   t->root = cg_new(t, NULL, "");
   t->root->pids_max = tes_kernel_pids_limit(k) ? tes_kernel_pids_limit(k) : CG_MAX;
@@ -239,7 +256,5 @@ void cg_tree_free(gpointer data) {
   free_children(t->root);
   cpu_fini(t->root);
   cg_unref(t->root);
-  tes_mutex_clear(&t->lock);
-  g_free(t->used_ids);
-  g_free(t);
+  g_atomic_rc_box_release_full(t, tree_clear);
 }

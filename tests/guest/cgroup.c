@@ -8,6 +8,7 @@
 #include <poll.h>
 #include <pthread.h>
 #include <sched.h>
+#include <sys/inotify.h>
 #include <sys/mount.h>
 #include <sys/statfs.h>
 
@@ -163,6 +164,29 @@ TEST(events_are_told) {
   SYS(pread(fd, buf, sizeof buf, 0));
   CHECK_EQ(poll(&p, 1, 20), 0);
   kill(pid, SIGKILL); /* told while it waits */
+  CHECK_EQ(poll(&p, 1, 2000), 1);
+  waitpid(pid, NULL, 0);
+}
+
+TEST(events_are_told_to_inotify) {
+  cg_base(NULL);
+  SYS(mkdir(cg("a"), 0755));
+  int fd = inotify_init1(IN_NONBLOCK);
+  char buf[512];
+
+  if (fd < 0)
+    SKIP("no inotify");
+  int wd = (int)SYS(inotify_add_watch(fd, cg("a/cgroup.events"), IN_MODIFY));
+  CHECK_ERRNO(read(fd, buf, sizeof buf), EAGAIN);
+  pid_t pid = sleeper();
+  cg_enter(cg("a"), pid);
+  struct pollfd p = {.fd = fd, .events = POLLIN};
+  CHECK_EQ(poll(&p, 1, 2000), 1);
+  REQUIRE(read(fd, buf, sizeof buf) >= (ssize_t)sizeof(struct inotify_event));
+  struct inotify_event *e = (struct inotify_event *)(void *)buf;
+  CHECK_EQ(e->wd, wd);
+  CHECK_EQ(e->mask, IN_MODIFY);
+  kill(pid, SIGKILL);
   CHECK_EQ(poll(&p, 1, 2000), 1);
   waitpid(pid, NULL, 0);
 }
