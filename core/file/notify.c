@@ -17,12 +17,6 @@ static TesMutex lock = TES_MUTEX_INIT(&marks_class);
 static TesNotifyMark *buckets[BUCKETS]; /* written under the lock */
 gint tes_notify_marks;
 
-/* inotify(7) leaves the numbers to the kernel; these are what small machines have. */
-static guint limits[TES_NOTIFY_LIMITS] = {
-    [TES_NOTIFY_MAX_QUEUED] = 16384, [TES_NOTIFY_MAX_INSTANCES] = 128, [TES_NOTIFY_MAX_WATCHES] = 65536};
-guint tes_notify_limit(TesNotifyLimit l) { return __atomic_load_n(&limits[l], __ATOMIC_RELAXED); }
-void tes_notify_set_limit(TesNotifyLimit l, guint n) { __atomic_store_n(&limits[l], n, __ATOMIC_RELAXED); }
-
 static TesNotifyMark **bucket(const TesInode *i) {
   guint64 h = ((guint64)(gsize)i->super >> 4) * 0x9e3779b97f4a7c15ULL ^ (i->ino + 1) * 0xbf58476d1ce4e5b9ULL;
   return &buckets[(h >> 32) % BUCKETS];

@@ -45,7 +45,7 @@ int find_entry(Node *, const Entry *, const char *name, TesInode **out);
 /* The task, unless it has exited (-ESRCH) or the caller may not look (-EACCES). */
 int check_task(Node *, TesCtx *);
 
-extern const Entry proc_root, proc_sys_dir[], proc_sys_inotify_dir[], proc_task_dir, proc_thread_dir;
+extern const Entry proc_root, proc_sys_dir[], proc_task_dir, proc_thread_dir;
 /* sysctl.c: a directory below /proc/sys/fs that a plugin fills. */
 int sysctl_lookup(Node *, TesCtx *, const char *name, TesInode **out);
 int sysctl_list(Node *, TesCtx *, goffset *pos, TesDirFill, gpointer data);

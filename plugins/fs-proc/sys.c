@@ -135,7 +135,7 @@ static const Entry fs_dir[] = {
     R_FILE("file-max", file_max),
     R_FILE("mount-max", mount_max),
     R_FILE("file-nr", file_nr),
-    {.name = "inotify", .mode = S_IFDIR | 0555, .dir = proc_sys_inotify_dir},
+    {.name = "inotify", .mode = S_IFDIR | 0555, .lookup = sysctl_lookup, .list = sysctl_list},
     {.name = "mqueue", .mode = S_IFDIR | 0555, .lookup = sysctl_lookup, .list = sysctl_list},
     R_FILE("nr_open", nr_open),
     R_FILE("pipe-max-size", pipe_max_size),

@@ -25,15 +25,25 @@ static int write_row(Node *n, TesCtx *ctx, const char *text, gsize len) {
   return r && r->store ? r->store(ctx, text) : -EINVAL;
 }
 
-static const Entry mqueue_file = {
-    .name = "fs/mqueue", .mode = S_IFREG | 0644, .text = text_row, .write = write_row};
+/* The kind of file in each directory, named by the feature. */
+#define ROW_FILE(name_) \
+  { .name = "fs/" name_, .mode = S_IFREG | 0644, .text = text_row, .write = write_row }
+static const Entry row_files[] = {ROW_FILE("inotify"), ROW_FILE("mqueue")};
+
+static const Entry *row_file(const Node *dir) {
+  for (gsize i = 0; i < G_N_ELEMENTS(row_files); i++)
+    if (g_str_equal(row_files[i].name + strlen("fs/"), dir->entry->name))
+      return &row_files[i];
+  return NULL;
+}
 
 int sysctl_lookup(Node *n, TesCtx *ctx, const char *name, TesInode **out) {
   (void)ctx;
   const TesSysctlTable *t = table(n);
-  for (gsize i = 0; t && i < t->n; i++)
+  const Entry *file = row_file(n);
+  for (gsize i = 0; t && file && i < t->n; i++)
     if (g_str_equal(t->rows[i].name, name))
-      return node_new(n->inode.super, &mqueue_file, NULL, (gint)i, out);
+      return node_new(n->inode.super, file, NULL, (gint)i, out);
   return -ENOENT;
 }
 

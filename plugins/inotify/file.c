@@ -94,7 +94,7 @@ static glong init1(TesTask *t, int flags) {
   tes_mutex_init(&s->lock, &queue_class);
   s->tail = &s->head;
   s->uid = uid;
-  s->max_events = tes_notify_limit(TES_NOTIFY_MAX_QUEUED);
+  s->max_events = inotify_max_queued(k);
   inotify_watches_init(s);
   tes_file_init(&s->file, k, &inotify_ops, O_RDONLY | (flags & IN_NONBLOCK ? O_NONBLOCK : 0));
   int fd = tes_fd_install(t, &s->file, 0, (flags & IN_CLOEXEC) != 0);
@@ -156,8 +156,10 @@ static const TesSyscallTable table = {.size = sizeof(TesSyscallTable), .rows = r
 /* Watches and unread events of a saved sandbox. Served by the save/restore issue. */
 static const TesStateOps state = {.size = sizeof(TesStateOps), .section = "inotify", .version = 1};
 
-static const TesFeature features[] = {
-    {"syscalls", "inotify", &table}, {"state", "inotify", &state}, {NULL, NULL, NULL}};
+static const TesFeature features[] = {{"syscalls", "inotify", &table},
+                                      {"sysctl", "fs/inotify", &inotify_sysctl},
+                                      {"state", "inotify", &state},
+                                      {NULL, NULL, NULL}};
 
 TES_PLUGIN_DEFINE(inotify, .name = "inotify", .summary = "Events of files and directories: inotify(7)",
                   .licence = "Apache-2.0", .features = features, .init = inotify_accounts_init);

@@ -65,4 +65,6 @@ char *inotify_watches_show(Inotify *);
 /* Counts an instance of a user: FALSE past the limit. */
 gboolean inotify_account_instance(TesKernel *, guint32 uid);
 void inotify_unaccount_instance(TesKernel *, guint32 uid);
+guint inotify_max_queued(TesKernel *);
+extern const TesSysctlTable inotify_sysctl;
 gboolean inotify_accounts_init(TesKernel *, GError **);

@@ -10,6 +10,8 @@
 
 /* ---- Limits of each user ---- */
 
+enum { MAX_QUEUED, MAX_INSTANCES, MAX_WATCHES, N_LIMITS };
+
 static const TesLockClass accounts_class = {"inotify accounts", TES_RANK_LEAF, FALSE,
                                             "instances and watches of each user"};
 typedef struct {
@@ -17,8 +19,9 @@ typedef struct {
 } Account;
 typedef struct {
   TesMutex lock;
-  GHashTable *users; /* uid -> Account */
-  guint watches;     /* of all users: a guest makes as many users as it likes */
+  GHashTable *users;    /* uid -> Account */
+  guint watches;        /* of all users: a guest makes as many users as it likes */
+  gint limit[N_LIMITS]; /* atomic: /proc/sys/fs/inotify */
 } Accounts;
 #define ALL_WATCHES (4 * 65536)
 static char accounts_key;
@@ -34,10 +37,44 @@ gboolean inotify_accounts_init(TesKernel *k, GError **error) {
   (void)error;
   Accounts *a = g_new0(Accounts, 1);
   tes_mutex_init(&a->lock, &accounts_class);
+  a->limit[MAX_QUEUED] = 16384; /* as small machines have them */
+  a->limit[MAX_INSTANCES] = 128;
+  a->limit[MAX_WATCHES] = 65536;
   a->users = g_hash_table_new_full(NULL, NULL, NULL, g_free);
   tes_kernel_set_data(k, &accounts_key, a, accounts_free);
   return TRUE;
 }
+
+static guint limit_of(Accounts *a, guint which) { return (guint)g_atomic_int_get(&a->limit[which]); }
+
+guint inotify_max_queued(TesKernel *k) { return limit_of(tes_kernel_get_data(k, &accounts_key), MAX_QUEUED); }
+
+static int show(TesCtx *ctx, GString *s, guint which) {
+  g_string_append_printf(s, "%u\n", limit_of(tes_kernel_get_data(ctx->kernel, &accounts_key), which));
+  return 0;
+}
+
+static int store(TesCtx *ctx, const char *text, guint which) {
+  Accounts *a = tes_kernel_get_data(ctx->kernel, &accounts_key);
+  guint64 n;
+  g_autofree char *word = g_strstrip(g_strdup(text));
+  if (!g_ascii_string_to_unsigned(word, 10, 0, G_MAXINT32, &n, NULL))
+    return -EINVAL;
+  g_atomic_int_set(&a->limit[which], (gint)n);
+  return 0;
+}
+
+#define SETTING(name_, which_)                                                      \
+  static int show_##name_(TesCtx *ctx, GString *s) { return show(ctx, s, which_); } \
+  static int store_##name_(TesCtx *ctx, const char *text) { return store(ctx, text, which_); }
+SETTING(max_queued_events, MAX_QUEUED)
+SETTING(max_user_instances, MAX_INSTANCES)
+SETTING(max_user_watches, MAX_WATCHES)
+
+#define ROW(name_) \
+  { #name_, 0644, show_##name_, store_##name_ }
+static const TesSysctl settings[] = {ROW(max_queued_events), ROW(max_user_instances), ROW(max_user_watches)};
+const TesSysctlTable inotify_sysctl = {sizeof(TesSysctlTable), settings, G_N_ELEMENTS(settings)};
 
 /* Adds to what the user has, unless that goes past a limit. */
 static gboolean account(TesKernel *k, guint32 uid, gint instances, gint watches) {
@@ -50,9 +87,8 @@ static gboolean account(TesKernel *k, guint32 uid, gint instances, gint watches)
     a = g_new0(Account, 1);
     g_hash_table_insert(all->users, GUINT_TO_POINTER(uid), a);
   }
-  gboolean ok =
-      (instances <= 0 || a->instances < tes_notify_limit(TES_NOTIFY_MAX_INSTANCES)) &&
-      (watches <= 0 || (a->watches < tes_notify_limit(TES_NOTIFY_MAX_WATCHES) && all->watches < ALL_WATCHES));
+  gboolean ok = (instances <= 0 || a->instances < limit_of(all, MAX_INSTANCES)) &&
+                (watches <= 0 || (a->watches < limit_of(all, MAX_WATCHES) && all->watches < ALL_WATCHES));
   if (ok) {
     a->instances += (guint)instances;
     a->watches += (guint)watches;

@@ -54,16 +54,6 @@ gboolean tes_notify_detach(TesNotifyMark *);
 /* The same file? Two inodes of a filesystem that makes them anew for each lookup may be (TES_INODE_FLEETING). */
 gboolean tes_notify_same_inode(const TesInode *, const TesInode *);
 
-/* What a watcher bounds its users by: /proc/sys/fs/inotify shows and changes them. For all sandboxes of the process. */
-typedef enum {
-  TES_NOTIFY_MAX_QUEUED,    /* events of an instance made from now on */
-  TES_NOTIFY_MAX_INSTANCES, /* of one user */
-  TES_NOTIFY_MAX_WATCHES,   /* of one user */
-  TES_NOTIFY_LIMITS
-} TesNotifyLimit;
-guint tes_notify_limit(TesNotifyLimit);
-void tes_notify_set_limit(TesNotifyLimit, guint);
-
 extern gint tes_notify_marks; /* private: how many are attached */
 static inline gboolean tes_notify_on(void) {
   return G_UNLIKELY(__atomic_load_n(&tes_notify_marks, __ATOMIC_RELAXED) != 0);
