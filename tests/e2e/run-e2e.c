@@ -11,6 +11,7 @@
  *   shell WORDS     what runs the script with -c (default /bin/bash)
  *   timeout SECONDS of one run in the sandbox (default 120)
  *   needs PATH      in the root; skipped without it
+ *   root overlay    changes may be made anywhere and vanish; without it the root is read-only
  */
 #include "proc.h"
 
@@ -22,6 +23,7 @@ typedef struct {
   char **shell;
   const char *needs;
   double timeout;
+  gboolean overlay;
   char *root;
   char *skip; /* why the case cannot run here */
   gboolean native_ok;
@@ -51,6 +53,8 @@ static void load(const char *path) {
       the.timeout = g_ascii_strtod(*l + 11, NULL);
     else if (g_str_has_prefix(*l, "#: needs "))
       the.needs = g_intern_string(*l + 9);
+    else if (g_str_equal(*l, "#: root overlay"))
+      the.overlay = TRUE;
   }
   the.shell = g_strsplit(shell, " ", -1);
 }
@@ -100,7 +104,8 @@ static void test_native(void) {
     return;
   }
   g_autofree char *native = g_build_filename(dir(), "native", NULL);
-  the.native = run_case((const char *[]){native, the.root, NULL}, the.timeout);
+  the.native = the.overlay ? run_case((const char *[]){native, "--overlay", the.root, NULL}, the.timeout)
+                           : run_case((const char *[]){native, the.root, NULL}, the.timeout);
   the.native_ok = the.native.status == 0 && the.native.out->len > 0;
   if (!the.native_ok) {
     g_test_message("the case itself is broken: status %d natively", the.native.status);
@@ -139,8 +144,10 @@ static void test_arm(gconstpointer data) {
   g_autofree char *vfs = g_strdup_printf("--vfs=%s", parts[0] && parts[1] ? parts[1] : "vfs2");
   g_autofree char *root = g_strdup_printf("--root=%s", the.root);
   double start = g_get_monotonic_time() / 1e6;
-  g_auto(ProcResult) r = run_case(
-      (const char *[]){g_getenv("TESSERA"), "do", platform, vfs, root, "--ro", "--", NULL}, the.timeout);
+  g_auto(ProcResult) r =
+      run_case((const char *[]){g_getenv("TESSERA"), "do", platform, vfs, root, the.overlay ? "--" : "--ro",
+                                the.overlay ? NULL : "--", NULL},
+               the.timeout);
   g_test_message("%.1f s", g_get_monotonic_time() / 1e6 - start);
   if (r.status != the.native.status) {
     if (r.status < 0)
