@@ -51,10 +51,23 @@ guint32 ov_index_links(OvInode *o, TesCtx *ctx) {
   return (guint32)MAX((gint)lower_links(o, ctx) + delta, 0);
 }
 
+/* The layer may use the number of a removed file again, for another one. */
+static void forget_number(OvInode *o, TesCtx *ctx) {
+  OvSuper *s = ov_super(o);
+  TesInode *u = ov_upper(o);
+  TesAttr a;
+  if (!u || (!S_ISDIR(u->mode) && (u->ops->getattr(u, ctx, &a) < 0 || a.nlink > 0)))
+    return;
+  TES_LOCKED(&s->table_lock);
+  g_hash_table_remove(s->origins, &u->ino);
+}
+
 void ov_count_link(OvInode *o, TesCtx *ctx, gint by) {
   OvIndex *ix = ov_index_make(o, ctx);
   OvSuper *s = ov_super(o);
   g_atomic_int_add(ix ? &ix->nlink_delta : &o->nlink_delta, by);
+  if (by < 0 && !ix)
+    forget_number(o, ctx);
   if (!ix || by > 0)
     return;
   gboolean gone = ov_index_links(o, ctx) == 0;
@@ -66,6 +79,8 @@ void ov_count_link(OvInode *o, TesCtx *ctx, gint by) {
   TesInode *again = NULL;
   if (*kept && gone) /* the last name went: open files keep what is left */
     s->work->ops->unlink(s->work, ctx, kept, ix->upper);
+  if (gone)
+    forget_number(o, ctx);
   else if (*kept && ov_child(s->work, ctx, kept, &again) == 0)
     tes_inode_unref(again); /* a layer that finds files by a name has learned one that is left */
 }
