@@ -191,9 +191,10 @@ static int block(TesTask *t, TesTime deadline, gboolean killable_only, TesTaskSt
   tes_count(&t->nvcsw);
   for (;;) {
     if (how == TES_TASK_BLOCKED && g_atomic_int_get(&t->work_pending)) {
+      gboolean within = t->working; /* work may block in turn */
       t->working = TRUE;
       tes_task_run_work(t);
-      t->working = FALSE;
+      t->working = within;
     }
     if (g_atomic_int_get(&t->killed) || (!killable_only && g_atomic_int_get(&t->sig_flag)))
       return -EINTR;

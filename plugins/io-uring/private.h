@@ -169,6 +169,10 @@ void uring_arm_link(Request *timeout, Request *before);
 gboolean uring_decide(Request *, glong result);
 void uring_disarm(Request *);
 void uring_make_ready(Request *);
+/* request.c: is a request of the calling task in the middle of its operation? */
+gboolean uring_is_running(void);
+/* Asks again for deferred work that came while one was. */
+void uring_work_postponed(TesTask *);
 /* Runs what is ready for the task; TRUE if anything was. */
 gboolean uring_run_ready(Ring *, TesTask *);
 void uring_wait_begin(Ring *, Waiting *, TesTask *);

@@ -16,9 +16,25 @@ static gboolean waits_in_enter(const Ring *r, const TesTask *t) {
   return FALSE;
 }
 
+static __thread GSList *postponed; /* Ring, referenced */
+
 static void ready_work(TesTask *t, gpointer ring) {
+  if (uring_is_running()) {
+    if (g_slist_find(postponed, ring))
+      tes_file_unref(ring);
+    else
+      postponed = g_slist_prepend(postponed, ring);
+    return;
+  }
   uring_run_ready(ring, t);
   tes_file_unref(ring);
+}
+
+void uring_work_postponed(TesTask *t) {
+  GSList *list = g_steal_pointer(&postponed);
+  for (GSList *l = list; l; l = l->next)
+    tes_task_add_work(t, ready_work, l->data);
+  g_slist_free(list);
 }
 
 /* The event thread, without locks. */

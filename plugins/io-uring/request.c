@@ -176,13 +176,27 @@ static Request *finish(Request *q) {
   return next;
 }
 
-static void run(Request *q) {
+/* An operation may block after all (a FIFO is opened), and the task's deferred work runs meanwhile. One chain does not run on top of
+ * another then, however many become ready: uring_ready_work() waits for the end of the first. */
+static __thread guint running;
+
+gboolean uring_is_running(void) { return running > 0; }
+
+static void run_chain(Request *q) {
   for (; q; q = finish(q))
     if (!issue(q)) {
       if (is_link_timeout(q->link))
         uring_arm_link(q->link, q);
       return;
     }
+}
+
+static void run(Request *q) {
+  TesTask *t = q->task; /* the calling one */
+  running++;
+  run_chain(q);
+  if (--running == 0)
+    uring_work_postponed(t);
 }
 
 void uring_begin(Request *q) {

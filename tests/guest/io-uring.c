@@ -11,6 +11,8 @@
 #include <sys/uio.h>
 #include <sys/un.h>
 
+static _Atomic bool stop; /* for threads */
+
 typedef struct {
   int fd;
   struct io_uring_params p;
@@ -543,6 +545,61 @@ TEST(cancelling) {
   done(&u);
 }
 
+/* Opening a FIFO waits for its other end in the submitting task; meanwhile others become ready, and none runs on top of another. */
+enum { FIFOS = 200 };
+static int gates[FIFOS][2];
+
+static void *open_gates(void *arg) {
+  (void)arg;
+  for (int i = 0; i < FIFOS; i++) {
+    write(gates[i][1], "x", 1);
+    if (i % 10 == 0)
+      sleep_ms(1);
+  }
+  sleep_ms(20);
+  for (int i = 0; i < FIFOS; i++)
+    close(open("fifo", O_WRONLY));
+  while (!stop) { /* whoever still waits */
+    int fd = open("fifo", O_WRONLY | O_NONBLOCK);
+    if (fd >= 0)
+      close(fd);
+    sleep_ms(1);
+  }
+  return NULL;
+}
+
+TEST_LIMIT(fifos_in_chains, 30) {
+  Uring u = make(512, 0, 0);
+  pthread_t t;
+  char b[8];
+  SYS(chdir(tmp_dir()));
+  SYS(mkfifo("fifo", 0600));
+  for (int i = 0; i < FIFOS; i++) {
+    SYS(pipe(gates[i]));
+    sqe(&u, IORING_OP_READ, gates[i][0], b, 1, 0, 1)->flags = IOSQE_IO_LINK;
+    sqe(&u, IORING_OP_OPENAT, AT_FDCWD, "fifo", 0, 0, 2)->open_flags = O_RDONLY;
+  }
+  SYS(submit(&u, 0));
+  REQUIRE(pthread_create(&t, NULL, open_gates, NULL) == 0);
+  int read_ok = 0, opened = 0;
+  struct io_uring_cqe c;
+  while (read_ok + opened < 2 * FIFOS) {
+    if (!peek(&u, &c)) {
+      enter(&u, 0, 1, IORING_ENTER_GETEVENTS);
+      continue;
+    }
+    read_ok += c.user_data == 1 && c.res == 1;
+    opened += c.user_data == 2 && c.res >= 0;
+    if (c.res < 0)
+      break;
+  }
+  CHECK_EQ(read_ok, FIFOS);
+  CHECK_EQ(opened, FIFOS);
+  stop = true;
+  pthread_join(t, NULL);
+  done(&u);
+}
+
 TEST(system_calls) {
   Uring u = make(16, 0, 0);
   struct statx stx;
@@ -781,8 +838,6 @@ TEST(closed_while_waiting) {
 }
 
 /* ---- Hostile: indices of any value, entries that change under the reader ---- */
-
-static _Atomic bool stop;
 
 static void *scribble(void *arg) {
   Uring *u = arg;
