@@ -3,6 +3,7 @@
 #include "check.h"
 
 #include <poll.h>
+#include <pthread.h>
 #include <sys/ioctl.h>
 #include <sys/socket.h>
 
@@ -282,4 +283,54 @@ TEST(truncation_breaks_before_it_happens) {
   WAIT_FOR(got == 1);
   SYS(fcntl(fd, F_SETLEASE, F_UNLCK));
   WAIT_OK(pid);
+}
+
+/* ---- Everything at once ---- */
+
+static int storm_fd[2];
+static void *storm(void *arg) {
+  uint64_t seed = (uintptr_t)arg + 1;
+  char buf[64] = "";
+  for (int i = 0; i < 3000; i++)
+    switch (next_random(&seed) % 6) {
+    case 0:
+      fcntl(storm_fd[next_random(&seed) & 1], F_SETFL, O_NONBLOCK | O_ASYNC);
+      break;
+    case 1:
+      fcntl(storm_fd[next_random(&seed) & 1], F_SETFL, O_NONBLOCK);
+      break;
+    case 2:
+      fcntl(storm_fd[0], F_SETOWN, next_random(&seed) & 1 ? getpid() : -getpgrp());
+      break;
+    case 3:
+      fcntl(storm_fd[0], F_SETSIG, next_random(&seed) & 1 ? SIGIO : 0);
+      break;
+    case 4:
+      write(storm_fd[1], buf, 64);
+      break;
+    default:
+      read(storm_fd[0], buf, 64);
+    }
+  return NULL;
+}
+TEST(changed_under_threads) {
+  pthread_t th[3];
+  setpgid(0, 0);
+  on_siginfo(SIGIO, note, SA_RESTART);
+  for (int round = 0; round < 2; round++) {
+    if (round)
+      SYS(socketpair(AF_UNIX, SOCK_STREAM, 0, storm_fd));
+    else
+      SYS(pipe(storm_fd));
+    SYS(fcntl(storm_fd[0], F_SETFL, O_NONBLOCK));
+    SYS(fcntl(storm_fd[1], F_SETFL, O_NONBLOCK));
+    reset();
+    for (long i = 0; i < 3; i++)
+      pthread_create(&th[i], NULL, storm, (void *)i);
+    for (int i = 0; i < 3; i++)
+      pthread_join(th[i], NULL);
+    CHECK(got > 0);
+    close(storm_fd[0]);
+    close(storm_fd[1]);
+  }
 }
