@@ -181,6 +181,7 @@ int v1_umount(TesVfs *vfs, TesCtx *ctx, const TesAt *at, int flags) {
   int r = v1_walk(&w, vfs, ctx, at, walk_flags(at));
   if (r < 0)
     return r;
+  v1_cross(v, &w.pos); /* "." may be covered: pivot_root(".", ".") */
   tes_mutex_lock(&v->mounts);
   r = may_umount(&w, flags);
   if (r >= 0) {

@@ -135,12 +135,12 @@ static gboolean step_out(Walk *w) {
 static int step_up(Walk *w) {
   for (;;) {
     if (at_root(w))
-      return (w->resolve & RESOLVE_BENEATH) ? -EXDEV : 0;
+      return (w->resolve & RESOLVE_BENEATH) ? -EXDEV : cross(w); /* what covers the root */
     if (w->pos.d != w->pos.mnt->root)
       break;
     Mount *m = w->pos.mnt;
     if (!step_out(w))
-      return 0;
+      return cross(w);
     if ((w->resolve & RESOLVE_NO_XDEV) && m != w->pos.mnt)
       return -EXDEV;
   }

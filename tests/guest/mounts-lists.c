@@ -140,7 +140,7 @@ static bool id_listed(int id) {
   return found;
 }
 
-MOUNT_TEST(pipes_sockets_and_memfds) {
+SHARED_TEST(pipes_sockets_and_memfds) {
   int a[2], b[2], s[2], m = (int)SYS(memfd_create("x", 0)), m2 = (int)SYS(memfd_create("y", 0));
   struct stat pa, pb, so, me, me2;
   struct statfs fs;

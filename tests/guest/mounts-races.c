@@ -135,7 +135,7 @@ static void *spawner(void *arg) {
   return NULL;
 }
 
-MOUNT_TEST_LIMIT(races_with_namespaces, 120) {
+SHARED_TEST_LIMIT(races_with_namespaces, 120) {
   SYS(mkdir("a", 0755));
   new_tmpfs("a");
   make("a", MS_SHARED);

@@ -194,11 +194,27 @@ MOUNT_TEST(chroot_rules) {
   CHECK(is_there("jail/in"));
 }
 
+/* "/" is the root itself, ".." from it what covers it. */
+MOUNT_TEST(mount_over_the_root) {
+  new_tmpfs("/");
+  CHECK(is_there("/proc"));
+  SYS(chdir("/"));
+  CHECK(is_there("proc"));
+  CHECK(!is_there("../proc") && !is_there("/../proc"));
+  SYS(chdir(".."));
+  CHECK(!is_there("proc"));
+  SYS(mkdir("in", 0755));
+  CHECK(is_there("/../in") && !is_there("/in"));
+  SYS(chdir("/"));
+  CHECK_EQ(umount(".."), 0);
+  CHECK(is_there("../proc"));
+}
+
 /* ---- pivot_root ---- */
 
 static int pivot(const char *root, const char *old) { return (int)syscall(SYS_pivot_root, root, old); }
 
-MOUNT_TEST(pivot_root_errors) {
+SHARED_TEST(pivot_root_errors) {
   SYS(mkdir("d", 0755));
   SYS(mkdir("d/old", 0755));
   SYS(mkdir("e", 0755));

@@ -12,18 +12,17 @@
 #define MS_NOSYMFOLLOW 256
 #endif
 
-/* Declares a case that runs so; `seconds` as TEST_LIMIT. */
-#define MOUNT_TEST_NEEDS(name_, seconds_, propagation_)                   \
-  static void body_##name_(void);                                         \
-  TEST_LIMIT(name_, seconds_) { mounts_run(body_##name_, propagation_); } \
+/* Declares a case that runs so; `seconds` as TEST_LIMIT. SHARED_ ones need propagation, which not every VFS generation has. */
+#define MOUNTS_CASE(name_, seconds_, shared_)                        \
+  static void body_##name_(void);                                    \
+  TEST_LIMIT(name_, seconds_) { mounts_run(body_##name_, shared_); } \
   static void body_##name_(void)
-#define MOUNT_TEST_LIMIT(name_, seconds_) MOUNT_TEST_NEEDS(name_, seconds_, false)
+#define MOUNT_TEST_LIMIT(name_, seconds_) MOUNTS_CASE(name_, seconds_, false)
 #define MOUNT_TEST(name_) MOUNT_TEST_LIMIT(name_, 30)
-/* A case about propagation, which not every VFS generation has. */
-#define SHARED_TEST_LIMIT(name_, seconds_) MOUNT_TEST_NEEDS(name_, seconds_, true)
+#define SHARED_TEST_LIMIT(name_, seconds_) MOUNTS_CASE(name_, seconds_, true)
 #define SHARED_TEST(name_) SHARED_TEST_LIMIT(name_, 30)
 
-void mounts_run(void (*body)(void), bool propagation);
+void mounts_run(void (*body)(void), bool shared);
 
 /* A line of mountinfo. */
 typedef struct {
