@@ -276,7 +276,7 @@ static const TesSyscall rows[] = {
     {SYS_linkat, "linkat", sys_linkat, TES_FULL, NULL, "asasx"},
     {SYS_symlinkat, "symlinkat", sys_symlinkat, TES_FULL, NULL, "sas"},
     {SYS_readlinkat, "readlinkat", sys_readlinkat, TES_FULL, NULL, "aspu"},
-    {SYS_renameat2, "renameat2", sys_renameat2, TES_PARTIAL, "no RENAME_WHITEOUT", "asasx"},
+    {SYS_renameat2, "renameat2", sys_renameat2, TES_PARTIAL, "RENAME_WHITEOUT on tmpfs only", "asasx"},
 };
 
 const TesSyscallTable tes_sys_path = TES_ROWS(rows);
