@@ -40,7 +40,7 @@ int tes_fifo_open(TesInode *inode, TesCtx *ctx, guint flags, TesFile **out) {
   g_autoptr(TesFile) f = NULL;
   TesPipe *p = pipe_of_inode(inode, ctx->kernel);
   guint mode = flags & O_ACCMODE;
-  int r = 0;
+  int r = mode == O_ACCMODE ? -EINVAL : 0;
   if (mode == O_WRONLY && (flags & O_NONBLOCK)) {
     tes_mutex_lock(&p->lock);
     r = p->readers == 0 ? -ENXIO : 0;

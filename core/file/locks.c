@@ -284,7 +284,7 @@ glong tes_lock_fcntl(TesTask *t, int fd, TesFile *f, int cmd, gulong arg) {
     return -EFAULT;
   if (fl.l_type != F_RDLCK && fl.l_type != F_WRLCK && (fl.l_type != F_UNLCK || get))
     return -EINVAL;
-  if (ofd && fl.l_pid != 0)
+  if (ofd && get && fl.l_pid != 0)
     return -EINVAL;
   TesLockRange want = {
       .owner = ofd ? (gpointer)f : (gpointer)tes_task_fdtable(t), .ofd = ofd, .type = fl.l_type};
@@ -296,6 +296,8 @@ glong tes_lock_fcntl(TesTask *t, int fd, TesFile *f, int cmd, gulong arg) {
     return get_lock(t, f, &want, &fl, arg);
   if ((want.type == F_RDLCK && !tes_file_readable(f)) || (want.type == F_WRLCK && !tes_file_writable(f)))
     return -EBADF;
+  if (ofd && fl.l_pid != 0)
+    return -EINVAL;
   r = set_lock(t, f, &want, FALSE, cmd == F_SETLKW || cmd == F_OFD_SETLKW);
   /* Closed by another thread meanwhile: its close found no lock, so it goes here. */
   if (r == 0 && !ofd && want.type != F_UNLCK && !tes_fd_is(t, fd, f)) {

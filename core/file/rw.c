@@ -114,6 +114,8 @@ gssize tes_file_write_once(TesFile *f, TesCtx *ctx, TesIov *iov, goffset *pos, i
     return -EINVAL;
   if (pos)
     flags |= TES_RW_PWRITE;
+  if (iov->left == 0 && tes_file_is_regular(f))
+    return 0; /* and O_APPEND does not move the position */
   return do_write(f, ctx, iov, pos, flags);
 }
 

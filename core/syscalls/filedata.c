@@ -129,16 +129,16 @@ glong tes_sys_do_fallocate(TesTask *t, const gulong a[6]) {
     return -ENODEV;
   if (__builtin_add_overflow(off, len, &end))
     return -EFBIG;
-  if (!(mode & (FALLOC_FL_KEEP_SIZE | FALLOC_FL_COLLAPSE_RANGE)) &&
+  if (!(mode & (FALLOC_FL_PUNCH_HOLE | FALLOC_FL_COLLAPSE_RANGE)) && /* KEEP_SIZE is no exception */
       tes_file_size_limit(f, ctx, end - 1, 1) < 0)
     return -EFBIG;
   guint flags = f->inode ? f->inode->flags : 0;
   if ((flags & TES_INODE_IMMUTABLE) || ((flags & TES_INODE_APPEND_ONLY) && (mode & ~FALLOC_FL_KEEP_SIZE)))
     return -EPERM;
-  TesSetAttr set = {.valid = TES_SET_MODE};
-  if (f->inode && tes_inode_drops_setid(f->inode, ctx, FALSE, &set.mode))
-    tes_file_setattr(f, ctx, &set);
   r = TES_HAS(f->ops, fallocate) ? f->ops->fallocate(f, ctx, mode, off, len) : -EOPNOTSUPP;
+  TesSetAttr set = {.valid = TES_SET_MODE};
+  if (r == 0 && f->inode && tes_inode_drops_setid(f->inode, ctx, FALSE, &set.mode))
+    tes_file_setattr(f, ctx, &set);
   if (r == 0)
     tes_notify_file(f, IN_MODIFY);
   return r;

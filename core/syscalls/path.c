@@ -222,6 +222,13 @@ static int truncate_place(TesTask *t, TesPath *p, goffset len) {
     return -EPERM;
   if (tes_lease_any() && (r = tes_lease_break(i, t, O_WRONLY)) < 0)
     return r;
+  guint64 limit = tes_task_rlimit(t, RLIMIT_FSIZE);
+  TesAttr attr;
+  if ((guint64)len > limit && p->inode->ops->getattr(p->inode, tes_task_ctx(t), &attr) == 0 &&
+      (guint64)len > attr.size) {
+    tes_file_signal_self(t, SIGXFSZ);
+    return -EFBIG;
+  }
   TesSetAttr set = {.valid = TES_SET_SIZE | TES_SET_MTIME | TES_SET_CTIME, .size = len};
   set.mtime.tv_nsec = set.ctime.tv_nsec = UTIME_NOW;
   if (tes_inode_drops_setid(i, tes_task_ctx(t), FALSE, &set.mode))
@@ -244,13 +251,6 @@ static glong sys_truncate(TesTask *t, const gulong a[6]) {
     r = tes_vfs_walk(tes_task_ctx(t), &p.at, &path);
   if (r < 0)
     return r;
-  guint64 limit = tes_task_rlimit(t, RLIMIT_FSIZE);
-  TesAttr attr;
-  if ((guint64)len > limit && path->inode->ops->getattr(path->inode, tes_task_ctx(t), &attr) == 0 &&
-      (guint64)len > attr.size) {
-    tes_file_signal_self(t, SIGXFSZ);
-    return -EFBIG;
-  }
   return truncate_place(t, path, len);
 }
 

@@ -83,22 +83,25 @@ static gssize copy_loop(TesTask *t, Side *in, Side *out, gsize count) {
 glong tes_sys_do_sendfile(TesTask *t, const gulong a[6]) {
   g_autoptr(TesFile) out = tes_fd_get_io(t, (int)a[0]);
   g_autoptr(TesFile) in = tes_fd_get_io(t, (int)a[1]);
-  if (!out || !in || !tes_file_readable(in) || !tes_file_writable(out))
+  if (!in || !tes_file_readable(in))
+    return -EBADF;
+  if (a[2] && !(in->ops->flags & TES_FILE_SEEKABLE))
+    return -ESPIPE;
+  Side from = {.file = in}, to = {.file = out};
+  int r = side_begin(&from, t, a[2]);
+  if (r == 0 && (from.pos < 0 || (gssize)a[3] < 0))
+    r = -EINVAL;
+  if (r < 0)
+    return r;
+  if (!out || !tes_file_writable(out))
     return -EBADF;
   if (!(in->ops->flags & TES_FILE_SEEKABLE))
-    return a[2] ? -ESPIPE : -EINVAL;
+    return -EINVAL;
   if ((in->ops->flags | out->ops->flags) & TES_FILE_DIR)
     return -EINVAL;
   if (out->flags & O_APPEND)
     return -EINVAL;
-  Side from = {.file = in}, to = {.file = out};
-  if ((gssize)a[3] < 0)
-    return -EINVAL;
-  int r = side_begin(&from, t, a[2]);
-  if (r == 0 && from.pos < 0)
-    return -EINVAL;
-  if (r == 0)
-    r = side_begin(&to, t, 0);
+  r = side_begin(&to, t, 0);
   if (r < 0)
     return r;
   gssize n = copy_loop(t, &from, &to, MIN(a[3], TES_MAX_RW_COUNT));
@@ -138,10 +141,11 @@ static int copy_range_checks(TesTask *t, Side *from, Side *to, gsize *len) {
   if (from->pos < 0 || to->pos < 0)
     return -EINVAL;
   *len = MIN(*len, (guint64)(G_MAXINT64 - to->pos));
-  gssize allowed = tes_file_size_limit(to->file, ctx, to->pos, *len);
+  gssize allowed =
+      tes_file_size_limit(to->file, ctx, to->pos, MAX(*len, 1)); /* also where nothing is left to copy */
   if (allowed < 0)
     return (int)allowed;
-  *len = (gsize)allowed;
+  *len = MIN(*len, (gsize)allowed);
   goffset n = (goffset)*len;
   gboolean overlap =
       from->file->inode == to->file->inode && from->pos < to->pos + n && to->pos < from->pos + n;

@@ -265,6 +265,15 @@ static int host_readlink(TesInode *base, TesCtx *ctx, char **out) {
   char buf[TES_PATH_MAX];
   if (i->hidden)
     return -EACCES;
+  int open = host_fd_get_open(i, SLOT_READ);
+  if (open >= 0) { /* also when its known name is gone */
+    gssize n = readlinkat(open, "", buf, sizeof buf);
+    host_fd_put(i, SLOT_READ);
+    if (n > 0) {
+      *out = g_strndup(buf, (gsize)n);
+      return 0;
+    }
+  }
   TES_LOCKED(&s->names_lock);
   int fd = host_parent_fd(i, &parent);
   if (fd < 0)

@@ -7,6 +7,13 @@
 
 static gboolean visible(const char *name) { return g_str_has_prefix(name, "user.") && !host_meta_own(name); }
 
+/* Namespaces that the host has are empty; others do not exist. */
+static int absent(const char *name) {
+  gboolean known = g_str_has_prefix(name, "user.") || g_str_has_prefix(name, "trusted.") ||
+                   g_str_has_prefix(name, "security.");
+  return known ? -ENODATA : -EOPNOTSUPP;
+}
+
 /* A descriptor that the xattr calls accept (an O_PATH one is not); closed by done(). */
 static int begin(HostInode *i, int *pinned) {
   int fd = !i->hidden && (S_ISREG(i->base.mode) || S_ISDIR(i->base.mode)) ? host_fd_get(i, SLOT_READ)
@@ -31,7 +38,7 @@ static void done(HostInode *i, int fd, int pinned) {
 gssize host_getxattr(TesInode *base, TesCtx *ctx, const char *name, void *value, gsize size) {
   (void)ctx;
   if (!visible(name))
-    return g_str_has_prefix(name, "system.") ? -EOPNOTSUPP : -ENODATA;
+    return absent(name);
   int pinned, fd = begin(host_inode(base), &pinned);
   gssize r = fd < 0 ? fd : fgetxattr(fd, name, value, size);
   if (fd >= 0 && r < 0)
@@ -95,7 +102,7 @@ int host_removexattr(TesInode *base, TesCtx *ctx, const char *name) {
   if (!host_super(i)->rw)
     return -EROFS;
   if (!visible(name))
-    return -ENODATA;
+    return absent(name);
   int pinned, fd = begin(i, &pinned);
   int r = fd < 0 ? fd : fremovexattr(fd, name) < 0 ? -errno : 0;
   done(i, fd, pinned);

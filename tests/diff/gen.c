@@ -53,12 +53,9 @@ unsigned length(void) {
 static const char *component(bool dir) {
   static const char *const names[] = {"a", "b", "c", "d", "e", "f", "g"};
   unsigned first = chance(8) ? below(7) : dir ? 4 + below(3) : below(4);
-  static char long_name[258], max_name[256];
+  static char max_name[256];
 
-  if (!long_name[0]) {
-    memset(long_name, 'L', 256);
-    memset(max_name, 'M', 255);
-  }
+  memset(max_name, 'M', 255);
   switch (below(90)) {
   case 0:
   case 1:
@@ -68,7 +65,7 @@ static const char *component(bool dir) {
   case 4:
     return "..";
   case 5:
-    return chance(20) ? long_name : max_name;
+    return max_name;
   default:
     return names[first];
   }
@@ -167,7 +164,8 @@ void say_stat(const struct stat *st) {
     say(" n=%lu", (unsigned long)st->st_nlink);
   if (!dir)
     say(" size=%ld", (long)st->st_size);
-  say_time("a", &st->st_atim);
+  if (!dir || opt_dir_counts)
+    say_time("a", &st->st_atim);
   say_time("m", &st->st_mtim);
 }
 

@@ -89,6 +89,28 @@ static void op_writev(void) {
                   : pwritev2(fd, v, n, chance(30) ? -1 : at, f));
 }
 
+/* What counts as a hole is the filesystem's affair, but no data may lie in one. */
+static void seek_hole(int fd, long at, int whence) {
+  long before = lseek(fd, 0, SEEK_CUR), end = lseek(fd, 0, SEEK_END), r = lseek(fd, at, whence), e = errno, n;
+  lseek(fd, before, SEEK_SET);
+  if (r < 0 && (e != ENXIO || at < 0 || at >= end)) {
+    say(" = %s", error_name(e));
+    return;
+  }
+  if (r >= 0 && (r < at || r > end))
+    say(" = %ld, beyond %ld or %ld", r, at, end);
+  for (long to = r < 0 ? end : r; whence == SEEK_DATA && at < to; at += n) {
+    n = pread(fd, me->buf, (size_t)(to - at) < BUF ? (size_t)(to - at) : BUF, at);
+    if (n <= 0)
+      return;
+    for (long i = 0; i < n; i++)
+      if (me->buf[i]) {
+        say(" data at %ld in a hole", at + i);
+        return;
+      }
+  }
+}
+
 static void op_lseek(void) {
   static const int whence[] = {SEEK_SET, SEEK_SET, SEEK_CUR, SEEK_END, SEEK_DATA, SEEK_HOLE, 9};
   int fd = file_fd(), w = PICK(whence);
@@ -96,7 +118,10 @@ static void op_lseek(void) {
   if (fd_type(fd) == S_IFDIR) /* what positions of directories mean is the filesystem's own affair */
     at = 0, w = SEEK_SET;
   say("lseek(%d,%ld,%d)", fd, at, w);
-  done(lseek(fd, at, w));
+  if (w == SEEK_DATA || w == SEEK_HOLE)
+    seek_hole(fd, at, w);
+  else
+    done(lseek(fd, at, w));
 }
 
 static void op_ftruncate(void) {
@@ -129,6 +154,9 @@ static void op_fallocate(void) {
                               0x1000};
   int fd = file_fd(), mode = PICK(modes);
   long at = offset(), n = chance(90) ? (long)length() : offset();
+  if (mode &
+      ~(FALLOC_FL_KEEP_SIZE | FALLOC_FL_PUNCH_HOLE)) /* not offered, or out of range: which is told first? */
+    at = 4096, n = 4096;
   say("fallocate(%d,%#x,%ld,%ld)", fd, mode, at, n);
   done(fallocate(fd, mode, at, n));
 }
@@ -151,6 +179,11 @@ static void op_advise(void) {
   done(r ? -1 : 0);
 }
 
+static bool same_file(int a, int b) {
+  struct stat x, y;
+  return fstat(a, &x) == 0 && fstat(b, &y) == 0 && x.st_ino == y.st_ino;
+}
+
 static void op_sendfile(void) {
   int out = file_fd(), in = file_fd();
   size_t n = length();
@@ -158,6 +191,8 @@ static void op_sendfile(void) {
   bool explicit = chance(50);
   if (fd_type(out) == S_IFIFO)
     out = -1;
+  if (fd_type(in) == S_IFDIR || same_file(in, out)) /* fails, but a time changes; see op_splice() */
+    in = -1;
   say("sendfile(%d,%d,%ld,%zu)", out, in, explicit ? (long)at : -1L, n);
   long r = done(sendfile(out, in, explicit ? &at : NULL, n));
   if (r >= 0 && explicit)
@@ -183,10 +218,8 @@ static void op_splice(void) {
   size_t n = length() % 32768;
   bool a = chance(60), b = chance(60);
   say("splice(%d,%ld,%d,%ld,%zu)", in, a ? (long)from : -1L, out, b ? (long)to : -1L, n);
-  struct stat x, y;
-  bool same = fstat(in, &x) == 0 && fstat(out, &y) == 0 && x.st_ino == y.st_ino;
   /* Within one file it matters whether the pipe holds bytes or pages. */
-  if (same || fd_type(in) != S_IFREG || fd_type(out) != S_IFREG || pipe2(p, O_NONBLOCK) < 0) {
+  if (same_file(in, out) || fd_type(in) != S_IFREG || fd_type(out) != S_IFREG || pipe2(p, O_NONBLOCK) < 0) {
     say(" skipped");
     return;
   }

@@ -16,7 +16,7 @@ static int open_flags(void) {
   int flags = PICK(access_modes) | O_NONBLOCK | (chance(55) ? O_CREAT : 0);
   for (unsigned n = chance(40) ? 1 + below(2) : 0; n > 0; n--)
     flags |= PICK(extra);
-  return flags;
+  return opt_user_attributes ? flags & ~O_NOATIME : flags; /* one description of the host serves several */
 }
 
 static mode_t file_mode(void) {
@@ -59,6 +59,8 @@ static void op_openat2(void) {
   int dir = dir_fd();
   struct open_how how = {.flags = (unsigned)open_flags(), .resolve = PICK(resolve)};
   mode_t mode = file_mode();
+  if (strstr(p, "..")) /* a directory, and out of bounds: which is told first? */
+    how.flags &= ~(unsigned long)(O_CREAT | O_EXCL);
   if (how.flags & O_CREAT || chance(5))
     how.mode = mode;
   say("openat2(%d,", dir);
@@ -106,6 +108,8 @@ static void op_link(void) {
   int f = PICK(flags), a = dir_fd(), b = dir_fd();
   if (fd_type(b) != S_IFDIR)
     b = AT_FDCWD;
+  if (!*to)
+    to = "a";
   if (f == AT_EMPTY_PATH && geteuid() != 0)
     f = 0; /* who else may is a matter of the kernel's version */
   if (f == AT_EMPTY_PATH && chance(80)) {
@@ -151,6 +155,8 @@ static void op_rename(void) {
   int a = dir_fd(), b = chance(60) ? a : dir_fd();
   if (fd_type(b) != S_IFDIR) /* one thing wrong at a time: who looks first differs */
     b = AT_FDCWD;
+  if (!*to)
+    to = "a";
   unsigned f = PICK(flags);
   say("renameat2(%d,", a);
   say_path(from);

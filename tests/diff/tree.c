@@ -118,4 +118,16 @@ static long remove_here(void) {
   return left;
 }
 
-long remove_all(const char *dir) { return chdir(dir) == 0 ? remove_here() : -1; }
+/* Attributes of the directory that stays may count as inodes (tmpfs). */
+static void remove_attributes(const char *dir) {
+  char list[4096];
+  long n = listxattr(dir, list, sizeof list);
+
+  for (long i = 0; i < n; i += (long)strlen(list + i) + 1)
+    removexattr(dir, list + i);
+}
+
+long remove_all(const char *dir) {
+  remove_attributes(dir);
+  return chdir(dir) == 0 ? remove_here() : -1;
+}
