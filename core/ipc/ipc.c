@@ -10,9 +10,14 @@ static const TesLockClass ipc_class = {"sysv ipc", TES_RANK_FILE, FALSE,
 
 static void ns_free(gpointer data) {
   TesIpcNs *ns = data;
+  TesIpcTable *tables[] = {&ns->shm, &ns->msg, &ns->sem};
   tes_shm_ns_free(ns);
-  g_free(ns->shm.slot);
-  g_free(ns->shm.seq);
+  tes_msg_ns_free(ns);
+  tes_sem_ns_free(ns);
+  for (gsize i = 0; i < G_N_ELEMENTS(tables); i++) {
+    g_free(tables[i]->slot);
+    g_free(tables[i]->seq);
+  }
   tes_mutex_clear(&ns->lock);
   g_free(ns);
 }
@@ -86,6 +91,17 @@ int tes_ipc_permission(TesTask *t, const TesIpcPerm *p, guint mask) {
            tes_cred_in_group(c, p->cgid))
     bits >>= 3;
   return !(mask & ~bits & 6) || tes_cred_capable(c, CAP_IPC_OWNER) ? 0 : -EACCES;
+}
+
+int tes_ipc_stat(TesTask *t, TesIpcTable *table, int id, gboolean by_slot, gboolean any, TesIpcPerm **out) {
+  int r = 0;
+  if (!by_slot)
+    r = tes_ipc_find(table, id, out);
+  else if (id < 0 || (guint)id >= table->top || !(*out = table->slot[id]))
+    r = -EINVAL;
+  if (r == 0 && !any)
+    r = tes_ipc_permission(t, *out, 4);
+  return r < 0 ? r : by_slot ? (*out)->id : 0;
 }
 
 int tes_ipc_may_change(TesTask *t, const TesIpcPerm *p) {

@@ -24,7 +24,7 @@ typedef struct {
 /* Data of a namespace of kind CLONE_NEWIPC, made at first use. */
 typedef struct {
   TesMutex lock; /* the tables and their objects */
-  TesIpcTable shm;
+  TesIpcTable shm, msg, sem;
   guint64 shm_pages;
 } TesIpcNs;
 
@@ -46,5 +46,12 @@ void tes_ipc_perm_out(const TesIpcPerm *, struct ipc_perm *);
 /* IPC_SET takes owner and permission bits. */
 int tes_ipc_perm_set(TesIpcPerm *, const struct ipc_perm *);
 
-/* shm.c */
+/* The object that xxxCTL's IPC_STAT (an identifier) or xxx_STAT and xxx_STAT_ANY (a slot's number) mean, readable unless `any`. What
+ * the call returns, or -errno. */
+int tes_ipc_stat(TesTask *, TesIpcTable *, int id, gboolean by_slot, gboolean any, TesIpcPerm **out);
+static inline gint64 tes_ipc_now(TesKernel *k) { return tes_time_realtime(k) / TES_NSEC; }
+
+/* Each kind, when its namespace goes: nobody waits any more. */
 void tes_shm_ns_free(TesIpcNs *);
+void tes_msg_ns_free(TesIpcNs *);
+void tes_sem_ns_free(TesIpcNs *);

@@ -32,7 +32,6 @@ static Segment *of_source(TesMapSource *s) {
   return (Segment *)((char *)s - G_STRUCT_OFFSET(Segment, source));
 }
 
-static gint64 now(TesKernel *k) { return tes_time_realtime(k) / TES_NSEC; }
 static gint attachments(Segment *s) { return g_atomic_int_get(&s->refs) - 1; }
 
 static void segment_free(Segment *s) {
@@ -82,7 +81,7 @@ static void last_detached(gpointer data) {
 static void shm_unref(TesMapSource *source) {
   Segment *s = of_source(source);
   TesTask *t = tes_task_current();
-  __atomic_store_n(&s->dtime, now(s->kernel), __ATOMIC_RELAXED);
+  __atomic_store_n(&s->dtime, tes_ipc_now(s->kernel), __ATOMIC_RELAXED);
   if (t)
     __atomic_store_n(&s->lpid, t->tg->tgid, __ATOMIC_RELAXED);
   g_atomic_int_inc(&s->detached);
@@ -117,7 +116,7 @@ static int segment_new(TesTask *t, TesIpcNs *table, guint32 key, gsize size, gui
   s->memory = memory;
   s->kernel = t->kernel;
   s->size = size;
-  s->ctime = now(t->kernel);
+  s->ctime = tes_ipc_now(t->kernel);
   s->cpid = t->tg->tgid;
   int id = tes_ipc_add(t, &table->shm, &s->perm, key, mode);
   if (id < 0)
@@ -189,7 +188,7 @@ static glong sys_shmat(TesTask *t, const gulong a[6]) {
   m.source = &s->source;
   glong at = tes_mm_mmap(t->mm, &m);
   if (at >= 0) {
-    __atomic_store_n(&s->atime, now(t->kernel), __ATOMIC_RELAXED);
+    __atomic_store_n(&s->atime, tes_ipc_now(t->kernel), __ATOMIC_RELAXED);
     __atomic_store_n(&s->lpid, t->tg->tgid, __ATOMIC_RELAXED);
   }
   gint64 dtime = s->dtime;
@@ -232,19 +231,11 @@ static glong info(TesTask *t, TesIpcNs *ns, int cmd, gulong out) {
 /* IPC_STAT takes an identifier, the others a slot's number and answer with the identifier. */
 static glong status(TesTask *t, TesIpcNs *ns, int id, int cmd, gulong out) {
   struct shmid_ds d;
-  TesIpcPerm *p = NULL;
+  TesIpcPerm *p;
   tes_mutex_lock(&ns->lock);
-  int r = 0;
-  if (cmd == IPC_STAT)
-    r = tes_ipc_find(&ns->shm, id, &p);
-  else if (id < 0 || (guint)id >= ns->shm.top || !(p = ns->shm.slot[id]))
-    r = -EINVAL;
-  if (r == 0 && cmd != SHM_STAT_ANY)
-    r = tes_ipc_permission(t, p, 4);
-  if (r == 0) {
+  int r = tes_ipc_stat(t, &ns->shm, id, cmd != IPC_STAT, cmd == SHM_STAT_ANY, &p);
+  if (r >= 0)
     fill((Segment *)p, &d);
-    r = cmd == IPC_STAT ? 0 : p->id;
-  }
   tes_mutex_unlock(&ns->lock);
   if (r >= 0 && tes_copy_out(t, out, &d, sizeof d) < 0)
     return -EFAULT;
@@ -274,7 +265,7 @@ static glong change(TesTask *t, TesIpcNs *ns, int id, int cmd, gulong in) {
   if (r == 0 && cmd == IPC_RMID)
     gone = mark_removed(s);
   else if (r == 0 && cmd == IPC_SET && (r = tes_ipc_perm_set(p, &d.shm_perm)) == 0)
-    s->ctime = now(t->kernel);
+    s->ctime = tes_ipc_now(t->kernel);
   else if (r == 0 && cmd == SHM_LOCK)
     p->mode |= SHM_LOCKED;
   else if (r == 0 && cmd == SHM_UNLOCK)

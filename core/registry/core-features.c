@@ -26,6 +26,8 @@ static const TesFeature features[] = {
     {"syscalls", "mountapi", &tes_sys_mountapi},
     {"syscalls", "socket", &tes_sys_socket},
     {"syscalls", "shm", &tes_sys_shm},
+    {"syscalls", "msg", &tes_sys_msg},
+    {"syscalls", "sem", &tes_sys_sem},
     {"state", "file", &tes_state_file},
     {"state", "memfile", &tes_state_memfile},
     {"state", "mm", &tes_state_mm},

@@ -353,6 +353,8 @@ static glong sys_unshare(TesTask *t, const gulong a[6]) {
   }
   if (flags & (CLONE_FS | CLONE_NEWNS))
     unshare_fs(t);
+  if (flags & (CLONE_SYSVSEM | CLONE_NEWIPC))
+    tes_sem_undo_leave(t);
   return flags & TES_CLONE_NEW_SERVED ? tes_ns_unshare(t, flags) : 0;
 }
 
@@ -487,7 +489,9 @@ static glong sys_kcmp(TesTask *t, const gulong a[6]) {
     g_autoptr(TesFile) g = file_of(q, (int)a[4]);
     return f && g ? order(f, g) : -EBADF;
   }
-  if (type == KCMP_IO || type == KCMP_SYSVSEM)
+  if (type == KCMP_SYSVSEM)
+    return order(p->sem_undo, q->sem_undo);
+  if (type == KCMP_IO)
     return order(p->tg, q->tg); /* never shared between processes here */
   if (type != KCMP_VM && type != KCMP_FILES && type != KCMP_FS && type != KCMP_SIGHAND)
     return -EINVAL;

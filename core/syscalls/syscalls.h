@@ -22,6 +22,8 @@ extern const TesSyscallTable tes_sys_attr;     /* attr.c: chmod, chown, utimensa
 extern const TesSyscallTable tes_sys_xattr;    /* xattr.c */
 extern const TesSyscallTable tes_sys_mount;    /* mount.c */
 extern const TesSyscallTable tes_sys_mountapi; /* mountapi.c: fsopen ... mount_setattr */
+extern const TesSyscallTable tes_sys_msg;      /* core/ipc/msg.c */
+extern const TesSyscallTable tes_sys_sem;      /* core/ipc/sem.c */
 extern const TesSyscallTable tes_sys_shm;      /* core/ipc/shm.c */
 extern const TesSyscallTable tes_sys_socket;   /* socket.c */
 

@@ -118,6 +118,8 @@ static int copy_files(TesTask *t, TesTask *c, guint64 flags) {
   c->fdtable = flags & CLONE_FILES ? tes_fdtable_ref(t->fdtable) : tes_fdtable_fork(t->fdtable);
   if (!c->fdtable)
     return -ENOMEM;
+  if (flags & CLONE_SYSVSEM)
+    c->sem_undo = tes_sem_undo_share(t);
   c->fsinfo = flags & CLONE_FS ? tes_fsinfo_ref(t->fsinfo) : tes_fsinfo_copy(t->fsinfo);
   return 0;
 }

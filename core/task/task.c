@@ -113,6 +113,7 @@ static void drop_namespaces(TesTask *t) {
 
 /* Closing files may ask for root, credentials and namespaces, so these go later. */
 void tes_task_drop_resources(TesTask *t) {
+  tes_sem_undo_leave(t);
   tes_task_switch_memory(t, NULL, NULL);
   tes_mutex_lock(&t->lock);
   TesFdTable *fdtable = g_steal_pointer(&t->fdtable);

@@ -139,6 +139,8 @@ typedef enum {
   TES_TASK_DEAD
 } TesTaskState;
 
+typedef struct _TesSemUndo TesSemUndo;
+
 /* A task. ctx must stay first: TesTask * and TesCtx * are converted into each other. Fields without a note belong to the task's own thread. */
 struct _TesTask {
   TesCtx ctx;
@@ -158,6 +160,7 @@ struct _TesTask {
   TesTrap trap; /* the trap being served */
   TesFdTable *fdtable;
   TesFsInfo *fsinfo;
+  TesSemUndo *sem_undo; /* core/ipc/sem.c; NULL: none. Own thread, and a parent that makes it */
   TesCred *cred;
   TesMountNs *mount_ns;
   guint64
@@ -426,6 +429,11 @@ gboolean tes_vdso_init(TesKernel *, GError **);
 void tes_vdso_free(TesKernel *);
 void tes_vdso_update(TesKernel *);  /* new clock parameters */
 void tes_vdso_ask_cpu(TesKernel *); /* a task limits its affinity: getcpu needs the kernel from now on */
+
+/* ---- core/ipc ---- */
+/* SEM_UNDO: the task's list for a child of clone(CLONE_SYSVSEM), referenced; and leaving it (exit, unshare): the last one gives back. */
+TesSemUndo *tes_sem_undo_share(TesTask *);
+void tes_sem_undo_leave(TesTask *);
 
 /* ---- core/trace ---- */
 void tes_trace_enter(TesTask *, const TesSyscall *row);
