@@ -127,3 +127,10 @@ int tes_ipc_perm_set(TesIpcPerm *p, const struct ipc_perm *i) {
   p->mode = (guint16)((p->mode & ~0777) | (i->mode & 0777));
   return 0;
 }
+
+void tes_ipc_list(TesTask *t, TesIpcTable *table, void (*line)(const TesIpcPerm *, GString *), GString *out) {
+  TES_LOCKED(&tes_ipc_ns(t)->lock);
+  for (guint i = 0; i < table->top; i++)
+    if (table->slot[i])
+      line(table->slot[i], out);
+}

@@ -51,6 +51,9 @@ int tes_ipc_perm_set(TesIpcPerm *, const struct ipc_perm *);
 int tes_ipc_stat(TesTask *, TesIpcTable *, int id, gboolean by_slot, gboolean any, TesIpcPerm **out);
 static inline gint64 tes_ipc_now(TesKernel *k) { return tes_time_realtime(k) / TES_NSEC; }
 
+/* /proc/sysvipc: a line for each object. Takes the lock. */
+void tes_ipc_list(TesTask *, TesIpcTable *, void (*)(const TesIpcPerm *, GString *), GString *out);
+
 /* Each kind, when its namespace goes: nobody waits any more. */
 void tes_shm_ns_free(TesIpcNs *);
 void tes_msg_ns_free(TesIpcNs *);

@@ -302,6 +302,22 @@ static glong status(TesTask *t, TesIpcNs *ns, int id, int cmd, gulong out) {
   return r >= 0 && tes_copy_out(t, out, &d, sizeof d) < 0 ? -EFAULT : r;
 }
 
+static void line(const TesIpcPerm *p, GString *out) {
+  const MsgQueue *q = (const MsgQueue *)p;
+  g_string_append_printf(out,
+                         "%10d %10d  %4o  %10" G_GSIZE_FORMAT
+                         " %10u %5d %5d %5u %5u %5u %5u %10" G_GINT64_FORMAT " %10" G_GINT64_FORMAT
+                         " %10" G_GINT64_FORMAT "\n",
+                         (gint)p->key, p->id, p->mode, q->bytes, q->n, q->lspid, q->lrpid, p->uid, p->gid,
+                         p->cuid, p->cgid, q->stime, q->rtime, q->ctime);
+}
+
+void tes_ipc_msg_text(TesTask *t, GString *out) {
+  g_string_append(out, "       key      msqid perms      cbytes       qnum lspid lrpid   uid   gid  cuid  "
+                       "cgid      stime      rtime      ctime\n");
+  tes_ipc_list(t, &tes_ipc_ns(t)->msg, line, out);
+}
+
 static int set(TesTask *t, MsgQueue *q, const struct msqid_ds *d) {
   if (d->msg_qbytes > QUEUE_MAX)
     return tes_task_capable(t, CAP_SYS_RESOURCE) && d->msg_qbytes <= ALL_MAX ? -EINVAL : -EPERM;

@@ -45,6 +45,19 @@ static glong status(TesTask *t, TesIpcNs *ns, int id, int cmd, gulong out) {
   return r >= 0 && tes_copy_out(t, out, &d, sizeof d) < 0 ? -EFAULT : r;
 }
 
+static void line(const TesIpcPerm *p, GString *out) {
+  const SemSet *s = (const SemSet *)p;
+  g_string_append_printf(
+      out, "%10d %10d  %4o %10u %5u %5u %5u %5u %10" G_GINT64_FORMAT " %10" G_GINT64_FORMAT "\n",
+      (gint)p->key, p->id, p->mode, s->n, p->uid, p->gid, p->cuid, p->cgid, s->otime, s->ctime);
+}
+
+void tes_ipc_sem_text(TesTask *t, GString *out) {
+  g_string_append(out,
+                  "       key      semid perms      nsems   uid   gid  cuid  cgid      otime      ctime\n");
+  tes_ipc_list(t, &tes_ipc_ns(t)->sem, line, out);
+}
+
 static glong change(TesTask *t, TesIpcNs *ns, int id, int cmd, gulong in) {
   struct semid_ds d;
   TesIpcPerm *p;

@@ -242,6 +242,24 @@ static glong status(TesTask *t, TesIpcNs *ns, int id, int cmd, gulong out) {
   return r;
 }
 
+static void line(const TesIpcPerm *p, GString *out) {
+  Segment *s = (Segment *)p;
+  g_string_append_printf(
+      out,
+      "%10d %10d  %4o %21" G_GSIZE_FORMAT " %5d %5d  %5d %5u %5u %5u %5u %10" G_GINT64_FORMAT
+      " %10" G_GINT64_FORMAT " %10" G_GINT64_FORMAT " %21" G_GSIZE_FORMAT " %21d\n",
+      (gint)p->key, p->id, p->mode, s->size, s->cpid, s->lpid, attachments(s), p->uid, p->gid, p->cuid,
+      p->cgid, s->atime, s->dtime, s->ctime, (gsize)TES_PAGE_UP(s->size), 0);
+}
+
+void tes_ipc_shm_text(TesTask *t, GString *out) {
+  g_string_append(
+      out,
+      "       key      shmid perms                  size  cpid  lpid nattch   uid   gid  cuid  cgid      "
+      "atime      dtime      ctime                   rss                  swap\n");
+  tes_ipc_list(t, &tes_ipc_ns(t)->shm, line, out);
+}
+
 /* The key is free at once, the memory with the last attachment. TRUE: now. */
 static gboolean mark_removed(Segment *s) {
   s->perm.key = IPC_PRIVATE;

@@ -144,6 +144,19 @@ static int text_locks(Node *n, TesCtx *ctx, GString *s) {
   return 0;
 }
 
+#define SYSVIPC(kind)                                        \
+  static int text_##kind(Node *n, TesCtx *ctx, GString *s) { \
+    TesTask *t = tes_ctx_task(ctx);                          \
+    if (t)                                                   \
+      tes_ipc_##kind##_text(t, s);                           \
+    return 0;                                                \
+  }
+SYSVIPC(msg)
+SYSVIPC(sem)
+SYSVIPC(shm)
+static const Entry sysvipc_dir[] = {
+    R_FILE("msg", text_msg), R_FILE("sem", text_sem), R_FILE("shm", text_shm), {.name = NULL}};
+
 static int text_devices(Node *n, TesCtx *ctx, GString *s) {
   (void)n, (void)ctx;
   g_string_append(s, "Character devices:\n  1 mem\n  5 /dev/tty\n  5 /dev/console\n  5 /dev/ptmx\n136 "
@@ -221,6 +234,7 @@ static const Entry root_entries[] = {
     {.name = "thread-self", .mode = S_IFLNK | 0777, .text = text_thread_self},
     {.name = "mounts", .mode = S_IFLNK | 0777, .text = text_to_self_mounts},
     {.name = "sys", .mode = S_IFDIR | 0555, .dir = proc_sys_dir},
+    {.name = "sysvipc", .mode = S_IFDIR | 0555, .dir = sysvipc_dir},
     R_FILE("cgroups", text_cgroups),
     R_FILE("cmdline", text_cmdline),
     R_FILE("cpuinfo", text_cpuinfo),

@@ -209,6 +209,26 @@ TEST(control) {
   }));
 }
 
+/* /proc/sysvipc lists the namespace's objects. */
+TEST(listed) {
+  int id = make(2);
+  char want[64], *text;
+
+  SYS(semctl(id, 0, SETVAL, 1));
+  text = read_file("/proc/sysvipc/sem", NULL);
+  REQUIRE(text != NULL);
+  snprintf(want, sizeof want, "\n%10d %10d   600 %10d ", 0, id, 2);
+  CHECK(strstr(text, "       key      semid perms      nsems") == text);
+  CHECK(strstr(text, want) != NULL);
+  SYS(semctl(id, 0, IPC_RMID));
+  CHECK_STR(read_file("/proc/sysvipc/sem", NULL),
+            "       key      semid perms      nsems   uid   gid  cuid  cgid      otime      ctime\n");
+  text = read_file("/proc/sysvipc/shm", NULL);
+  CHECK(text && strstr(text, "nattch"));
+  text = read_file("/proc/sysvipc/msg", NULL);
+  CHECK(text && strstr(text, "cbytes"));
+}
+
 /* A lock made of a semaphore under several processes. */
 TEST_LIMIT(mutual_exclusion, 30) {
   int id = make(1);

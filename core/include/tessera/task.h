@@ -77,6 +77,11 @@ void tes_task_drop_file(TesTask *, TesFile *);
 /* Has `fn` called by each task that leaves its memory, in exit and in exec, while it is still there. Before the first process. */
 void tes_kernel_on_leave(TesKernel *, void (*fn)(TesTask *, gpointer), gpointer data);
 
+/* Text of /proc/sysvipc/msg, sem and shm: the objects of the caller's IPC namespace that exist, readable or not, as Linux lists them. */
+void tes_ipc_msg_text(TesTask *, GString *out);
+void tes_ipc_sem_text(TesTask *, GString *out);
+void tes_ipc_shm_text(TesTask *, GString *out);
+
 /* Reading a process for /proc: memory map lines, statistics. */
 typedef struct {
   gulong start, end, offset;
