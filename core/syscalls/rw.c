@@ -21,7 +21,10 @@ typedef struct {
 
 /* The order of the checks shows where several things are wrong: position, descriptor, kind of file, access mode. */
 static int begin(Call *c, TesTask *t, const gulong a[6], gboolean writing, gboolean positioned) {
-  *c = (Call){.pos = (goffset)a[3]};
+  c->store = NULL;
+  c->loan = (TesFdLoan){NULL};
+  c->flags = 0;
+  c->pos = (goffset)a[3];
   if (positioned && c->pos < 0)
     return -EINVAL;
   c->loan = tes_fd_borrow(t, (int)a[0]);
@@ -35,7 +38,8 @@ static int begin(Call *c, TesTask *t, const gulong a[6], gboolean writing, gbool
 }
 
 static glong end(Call *c, glong result) {
-  g_free(c->store);
+  if (c->store)
+    g_free(c->store);
   tes_fd_return(&c->loan);
   return result;
 }

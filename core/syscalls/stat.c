@@ -27,6 +27,11 @@ static glong put_stat(TesTask *t, gulong ustat, const TesAttr *a) {
   return tes_copy_out(t, ustat, &s, sizeof s);
 }
 
+static void add_mount(TesAttr *a, TesPath *p) {
+  const TesVfsOps *ops = p->vfs->ops;
+  tes_attr_set_place(a, ops->mount_id(p), TES_HAS(ops, is_mount_root) && ops->is_mount_root(p));
+}
+
 /* Attributes of a place without making a path of it, where the generation can. */
 static int getattr_at(TesTask *t, const TesAt *at, TesAttr *a) {
   TesVfs *v = t->kernel->vfs;
@@ -35,7 +40,9 @@ static int getattr_at(TesTask *t, const TesAt *at, TesAttr *a) {
     return v->ops->getattr(v, ctx, at, a);
   g_autoptr(TesPath) p = NULL;
   int r = v->ops->walk(v, ctx, at, &p);
-  return r < 0 ? r : p->inode->ops->getattr(p->inode, ctx, a);
+  if (r == 0 && (r = p->inode->ops->getattr(p->inode, ctx, a)) == 0)
+    add_mount(a, p);
+  return r;
 }
 
 static int attr_of(TesTask *t, int dirfd, gulong upath, guint flags, TesAttr *a) {
@@ -83,7 +90,7 @@ static void fill_statx(struct statx *x, const TesAttr *a) {
   x->stx_mask = STATX_BASIC_STATS;
   x->stx_blksize = a->blksize;
   x->stx_attributes = a->attributes;
-  x->stx_attributes_mask = STATX_ATTR_APPEND | STATX_ATTR_IMMUTABLE | STATX_ATTR_MOUNT_ROOT;
+  x->stx_attributes_mask = STATX_ATTR_APPEND | STATX_ATTR_IMMUTABLE | TES_ATTR_MOUNT_ROOT;
   x->stx_nlink = a->nlink;
   x->stx_uid = a->uid;
   x->stx_gid = a->gid;
@@ -104,22 +111,11 @@ static void fill_statx(struct statx *x, const TesAttr *a) {
   x->stx_dev_minor = minor(a->dev);
 }
 
-#ifndef STATX_ATTR_MOUNT_ROOT
-#define STATX_ATTR_MOUNT_ROOT 0x2000U
-#endif
 #ifndef STATX_MNT_ID
 #define STATX_MNT_ID 0x1000U
 #endif
 
 #define MNT_ID_UNIQUE 0x4000U /* STATX_MNT_ID_UNIQUE */
-
-static void describe_mount(struct statx *x, guint mask, TesPath *path) {
-  const TesVfsOps *ops = path->vfs->ops;
-  x->stx_mask |= (mask & MNT_ID_UNIQUE) ? MNT_ID_UNIQUE : STATX_MNT_ID;
-  x->stx_mnt_id = ops->mount_id(path) | ((mask & MNT_ID_UNIQUE) ? TES_MOUNT_UNIQUE : 0);
-  if (TES_HAS(ops, is_mount_root) && ops->is_mount_root(path))
-    x->stx_attributes |= STATX_ATTR_MOUNT_ROOT;
-}
 
 static glong sys_statx(TesTask *t, const gulong args[6]) {
   int flags = (int)args[2];
@@ -131,22 +127,20 @@ static glong sys_statx(TesTask *t, const gulong args[6]) {
   TesAttr a;
   struct statx x;
   TES_PATH_ARG(p);
-  g_autoptr(TesPath) path = NULL;
-  g_autoptr(TesFile) file = NULL;
   int r = tes_path_arg(t, &p, (int)args[0], args[1], tes_at_flags(flags, TRUE));
-  if (r == 0)
-    r = tes_path_arg_resolve(t, &p, &path, &file);
   if (r < 0)
     return r;
-  if (p.empty && p.file)
-    r = tes_file_getattr(p.file, tes_task_ctx(t), &a);
-  else
-    r = path ? path->inode->ops->getattr(path->inode, tes_task_ctx(t), &a) : getattr_at(t, &p.at, &a);
+  if (!p.empty || !p.file)
+    r = getattr_at(t, &p.at, &a);
+  else if ((r = tes_file_getattr(p.file, tes_task_ctx(t), &a)) == 0 && p.file->path)
+    add_mount(&a, p.file->path);
   if (r < 0)
     return r;
   fill_statx(&x, &a);
-  if (path)
-    describe_mount(&x, mask, path);
+  if (a.mount_id) {
+    x.stx_mask |= (mask & MNT_ID_UNIQUE) ? MNT_ID_UNIQUE : STATX_MNT_ID;
+    x.stx_mnt_id = a.mount_id | ((mask & MNT_ID_UNIQUE) ? TES_MOUNT_UNIQUE : 0);
+  }
   return tes_copy_out(t, args[4], &x, sizeof x);
 }
 

@@ -44,16 +44,21 @@ static int flags_for(const HostInode *i, int slot) {
   return (slot == SLOT_WRITE ? O_RDWR : O_RDONLY) | O_NONBLOCK | O_NOCTTY;
 }
 
-static int check_identity(const HostInode *i, int fd) {
+/* What a regular file's descriptor says of it is the news that who opens it wants. */
+static int check_identity(HostInode *i, int fd) {
   struct statx s;
-  if (statx(fd, "", AT_EMPTY_PATH, STATX_INO | STATX_TYPE, &s) < 0)
+  if (statx(fd, "", AT_EMPTY_PATH, HOST_STATX, &s) < 0)
     return -errno;
   guint32 type = i->base.mode & S_IFMT;
   /* A device node of ours is a regular file there. */
   gboolean node = (type == S_IFCHR || type == S_IFBLK) && host_super(i)->store && S_ISREG(s.stx_mode);
-  return host_stx_dev(&s) == i->id.dev && s.stx_ino == i->id.ino && (node || (s.stx_mode & S_IFMT) == type)
-             ? 0
-             : -ESTALE;
+  if (host_stx_dev(&s) != i->id.dev || s.stx_ino != i->id.ino || (!node && (s.stx_mode & S_IFMT) != type))
+    return -ESTALE;
+  if (type == S_IFREG) {
+    host_meta_load(host_super(i), fd, NULL, &s);
+    host_attr_set(i, &s);
+  }
+  return 0;
 }
 
 /* ---- Pins and the idle list; fd lock held ---- */
@@ -229,6 +234,7 @@ static int share_writable(HostInode *i) {
   if (copy < 0)
     return -err;
   host_fd_install(i, SLOT_READ, copy);
+  host_attr_refresh(i);
   return i->slot[SLOT_READ].fd;
 }
 

@@ -143,21 +143,20 @@ static int open_stream(HostFile *h) {
   return r;
 }
 
-/* Hands one buffer of host entries on. 0: go on, 1: the caller is full. */
-static int emit(HostFile *h, gssize n, goffset *pos, TesDirFill fill, gpointer data) {
+/* Hands one buffer of host entries on, as far as the caller has room. */
+static void emit(HostFile *h, gssize n, goffset *pos, TesDirFill fill, gpointer data) {
   gboolean root = !h->i->parent;
   for (gssize at = 0; at < n;) {
     struct dirent64 *d = (struct dirent64 *)(h->buf + at);
     guint64 ino = root && g_str_equal(d->d_name, "..") ? h->i->base.ino : d->d_ino;
     if (!fill(data, d->d_name, strlen(d->d_name), ino, d->d_type, d->d_off)) {
       h->stream_pos = -1; /* the host's position is ahead of what was taken */
-      return 1;
+      return;
     }
     *pos = d->d_off;
     at += d->d_reclen;
   }
   h->stream_pos = *pos;
-  return 0;
 }
 
 static int read_hidden(HostFile *h, goffset *pos, TesDirFill fill, gpointer data) {
@@ -169,6 +168,7 @@ static int read_hidden(HostFile *h, goffset *pos, TesDirFill fill, gpointer data
   return 0;
 }
 
+/* One buffer of the host's at a time: whoever wants more comes again, and is told of the end then. */
 static int host_readdir(TesFile *f, TesCtx *ctx, goffset *pos, TesDirFill fill, gpointer data) {
   (void)ctx;
   HostFile *h = of(f);
@@ -181,12 +181,11 @@ static int host_readdir(TesFile *f, TesCtx *ctx, goffset *pos, TesDirFill fill, 
     return -errno;
   if (!h->buf)
     h->buf = g_malloc(DENTS_BUF);
-  for (r = 0; r == 0;) {
-    gssize n = syscall(SYS_getdents64, h->stream, h->buf, DENTS_BUF);
-    if (n <= 0)
-      return n < 0 ? -errno : 0;
-    r = emit(h, n, pos, fill, data);
-  }
+  gssize n = syscall(SYS_getdents64, h->stream, h->buf, DENTS_BUF);
+  if (n < 0)
+    return -errno;
+  if (n > 0)
+    emit(h, n, pos, fill, data);
   return 0;
 }
 
@@ -235,12 +234,13 @@ int host_open(TesInode *base, TesCtx *ctx, guint flags, TesFile **out) {
   if (i->hidden && !dir)
     return -EACCES;
   int slot = (flags & O_ACCMODE) == O_RDONLY ? SLOT_READ : SLOT_WRITE, fd = -1;
-  if (!dir) {
+  gboolean known = dir || (fd = host_fd_get_open(i, slot)) >= 0;
+  if (!known)
     fd = host_fd_get(i, slot);
-    if (fd < 0)
-      return fd;
-  }
-  host_attr_refresh(i);
+  if (!dir && fd < 0)
+    return fd;
+  if (known)
+    host_attr_refresh(i);
   HostFile *h = g_new0(HostFile, 1);
   tes_file_init(&h->file, ctx->kernel, dir ? &dir_ops : &file_ops, flags);
   h->i = host_inode(tes_inode_ref(base));

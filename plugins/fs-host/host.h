@@ -93,7 +93,8 @@ static inline guint64 host_stx_dev(const struct statx *s) {
 /* fds.c */
 /* Is what `name` leads to on a filesystem that controls or describes the host's kernel (proc, sysfs, cgroups ...)? */
 gboolean host_is_kernel_fs(int dirfd, const char *name);
-/* Opens (if need be) and pins a slot; returns the descriptor or -errno. -ESTALE: the name leads elsewhere now. */
+/* Opens (if need be) and pins a slot; returns the descriptor or -errno. -ESTALE: the name leads elsewhere now. A regular file
+ * that was not open before has new attributes afterwards. */
 int host_fd_get(HostInode *, int slot);
 void host_fd_put(HostInode *, int slot);
 /* The descriptor if it is open, pinned; else -1. */

@@ -45,17 +45,19 @@ static gboolean given_up(TesCtx *ctx) {
 }
 
 static int copy_stretches(TesFile *from, TesFile *to, TesCtx *ctx, goffset size) {
-  g_autofree char *buf = g_malloc(BUFFER);
+  gsize step = MIN(BUFFER, (gsize)size);
+  g_autofree char *buf = g_malloc(step);
+  gboolean holes = size > (goffset)TES_PAGE_SIZE; /* a page has none */
   goffset at = 0;
   while (at < size) {
-    goffset data = next_data(from, ctx, at, SEEK_DATA, at);
+    goffset data = holes ? next_data(from, ctx, at, SEEK_DATA, at) : at;
     if (data < 0 || data >= size)
       break; /* nothing but a hole is left */
-    goffset end = MIN(next_data(from, ctx, data, SEEK_HOLE, size), size);
+    goffset end = holes ? MIN(next_data(from, ctx, data, SEEK_HOLE, size), size) : size;
     if (end <= data)
       end = size;
     for (at = data; at < end;) {
-      gssize r = move(from, to, ctx, buf, at, MIN(BUFFER, (gsize)(end - at)));
+      gssize r = move(from, to, ctx, buf, at, MIN(step, (gsize)(end - at)));
       if (r < 0)
         return (int)r;
       if (r == 0)

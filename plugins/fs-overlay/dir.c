@@ -28,7 +28,7 @@ void ov_snapshot_unref(OvSnapshot *s) {
 /* ---- One layer ---- */
 
 /* Entries are taken in batches and looked at afterwards: a filesystem may hold its lock while it hands them out. */
-#define BATCH 4096
+#define BATCH 1024 /* as many as a buffer of 32 KiB holds, which is what the C library asks with */
 
 typedef struct {
   gsize name; /* in the batch's text */
@@ -255,7 +255,8 @@ static int begin(OvDir *d, TesCtx *ctx) {
 }
 
 /* One entry of the only layer. Numbers are the overlay's; a whiteout may be left in a directory that no longer merges. */
-static gboolean emit(OvDir *d, TesCtx *ctx, const char *name, const Raw *e, TesDirFill fill, gpointer data) {
+static gboolean emit(OvDir *d, TesCtx *ctx, const char *name, const Raw *e, TesDirFill fill, gpointer data,
+                     gboolean *some) {
   gsize len = strlen(name);
   guint64 ino = 0;
   if (dots(name)) {
@@ -268,17 +269,20 @@ static gboolean emit(OvDir *d, TesCtx *ctx, const char *name, const Raw *e, TesD
     if (!ino)
       ino = ov_ino_on(d->dev, e->ino);
   }
+  *some = TRUE;
   return fill(data, name, len, ino, e->type, e->next);
 }
 
+/* As much as the layer hands out at once: whoever wants more comes again. */
 static int read_through(OvDir *d, TesCtx *ctx, goffset *pos, TesDirFill fill, gpointer data) {
   g_autoptr(Batch) b = batch_new();
-  int r;
+  int r = 0;
+  gboolean some = FALSE;
   goffset at = *pos;
-  while ((r = read_batch(d->only, ctx, &at, b)) == 0 && b->raw->len) {
+  while (!some && (r = read_batch(d->only, ctx, &at, b)) == 0 && b->raw->len) {
     for (guint k = 0; k < b->raw->len; k++) {
       const Raw *e = &g_array_index(b->raw, Raw, k);
-      if (!emit(d, ctx, b->text->str + e->name, e, fill, data))
+      if (!emit(d, ctx, b->text->str + e->name, e, fill, data, &some))
         return 0;
       *pos = e->next;
     }

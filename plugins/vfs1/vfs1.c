@@ -24,6 +24,7 @@ static int op_getattr(TesVfs *vfs, TesCtx *ctx, const TesAt *at, TesAttr *out) {
   if (r < 0)
     return r;
   r = w.pos.d->inode->ops->getattr(w.pos.d->inode, ctx, out);
+  tes_attr_set_place(out, w.pos.mnt->id, w.pos.d == w.pos.mnt->root);
   v1_walk_end(&w);
   return r;
 }

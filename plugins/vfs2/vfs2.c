@@ -25,6 +25,8 @@ static int op_getattr(TesVfs *vfs, TesCtx *ctx, const TesAt *at, TesAttr *out) {
   if (r < 0)
     return r;
   TesInode *i = d_inode(w.pos.d);
+  guint mount = w.pos.mnt->id;
+  gboolean root = w.pos.d == w.pos.mnt->root;
   v2_mount_used(w.pos.mnt);
   if (w.lockless && !tes_inode_try_ref(i)) {
     v2_walk_end(&w);
@@ -35,6 +37,7 @@ static int op_getattr(TesVfs *vfs, TesCtx *ctx, const TesAt *at, TesAttr *out) {
   v2_walk_end(&w);
   r = i->ops->getattr(i, ctx, out);
   tes_inode_unref(i);
+  tes_attr_set_place(out, mount, root);
   return r;
 }
 

@@ -159,7 +159,7 @@ static void test_sizes(void) {
   PIN(TesAspaceOps, 56);
   PIN(TesExecOps, 80);
   PIN(TesSyscall, 48);
-  PIN(TesAttr, 136);
+  PIN(TesAttr, 144);
   PIN(TesMapPiece, 32);
   PIN(TesWaiter, 48);
   PIN(TesFileOps, 200);

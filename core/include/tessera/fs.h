@@ -24,7 +24,15 @@ struct _TesAttr {
   guint64 ino, size, blocks /* of 512 bytes */, dev, rdev;
   struct timespec atime, mtime, ctime, btime;
   guint64 attributes; /* STATX_ATTR_* */
+  guint64 mount_id;   /* of the place, said by the VFS as is TES_ATTR_MOUNT_ROOT; 0: none */
 };
+#define TES_ATTR_MOUNT_ROOT 0x2000 /* STATX_ATTR_MOUNT_ROOT, which older headers lack */
+/* What statx(2) tells of a place beside the file's own attributes. */
+static inline void tes_attr_set_place(TesAttr *a, guint64 mount_id, gboolean mount_root) {
+  a->mount_id = mount_id;
+  if (mount_root)
+    a->attributes |= TES_ATTR_MOUNT_ROOT;
+}
 
 /* What setattr shall change; `valid` says which. Times with tv_nsec UTIME_NOW are "now". The VFS has checked that the
  * caller may do it; clearing set-id bits (`kill_suid`) is decided by the VFS too and comes as a mode change. */

@@ -115,7 +115,7 @@ typedef struct {
   /* 0 or -EROFS: may things on this mount be changed? flags of the mount: MS_RDONLY | MS_NOEXEC | MS_NOSUID | MS_NODEV. */
   gulong (*mount_flags)(TesPath *);
   guint (*mount_id)(TesPath *);
-  /* Fast path, optional: getattr of a path without building a TesPath. */
+  /* Fast path, optional: getattr of a path without building a TesPath; with tes_attr_set_place(). */
   int (*getattr)(TesVfs *, TesCtx *, const TesAt *, TesAttr *);
   /* Path as seen from `root`, g_malloc'ed; " (deleted)" appended if removed, "(unreachable)" prefixed if outside. */
   char *(*name)(TesVfs *, TesPath *root, TesPath *);
