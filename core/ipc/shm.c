@@ -19,7 +19,7 @@ typedef struct {
   TesIpcPerm perm; /* mode also holds SHM_DEST, SHM_LOCKED */
   TesMapSource source;
   gint refs;     /* atomic; the table's, and one for each mapping */
-  gint detached; /* atomic: calls of last_detached() that are still to come */
+  gint detached; /* atomic: calls of last_detached() that are still to come, and attempts to be the last */
   TesNs *ns;     /* referenced while it is attached, and by each of those calls */
   TesMapSource *memory;
   TesKernel *kernel;
@@ -84,11 +84,20 @@ static void shm_unref(TesMapSource *source) {
   __atomic_store_n(&s->dtime, tes_ipc_now(s->kernel), __ATOMIC_RELAXED);
   if (t)
     __atomic_store_n(&s->lpid, t->tg->tgid, __ATOMIC_RELAXED);
-  g_atomic_int_inc(&s->detached);
-  if (g_atomic_int_add(&s->refs, -1) == 2)
-    tes_epoch_defer(last_detached, s);
-  else
+  for (;;) {
+    gint n = g_atomic_int_get(&s->refs);
+    if (n > 2) {
+      if (g_atomic_int_compare_and_exchange(&s->refs, n, n - 1))
+        return; /* it may be gone */
+      continue;
+    }
+    g_atomic_int_inc(&s->detached); /* first, so that nobody else frees it before the deferred call */
+    if (g_atomic_int_compare_and_exchange(&s->refs, 2, 1)) {
+      tes_epoch_defer(last_detached, s);
+      return;
+    }
     g_atomic_int_add(&s->detached, -1);
+  }
 }
 
 static const TesMapSourceOps shm_ops = {

@@ -2,6 +2,7 @@
 /* A connection between a FUSE filesystem and its server: requests wait in `pending` until the server reads them, then in `sent`
  * until it answers. Each client blocks on its own request. */
 #include "fuse.h"
+#include <errno.h>
 #include <semaphore.h>
 
 /* Above the wait queues, which are told under it. */
@@ -141,8 +142,9 @@ static gboolean post(TesWaiter *w, guint mask, gpointer key) {
   return TRUE;
 }
 
+/* Also who acts for the supervisor in a task's thread must be killable. */
 static void wait_begin(Wait *w, TesCtx *ctx, TesQueue *q) {
-  w->task = tes_ctx_task(ctx);
+  w->task = tes_ctx_task(ctx) ? tes_ctx_task(ctx) : tes_task_current();
   sem_init(&w->sem, 0, 0);
   if (w->task)
     tes_waiter_init_task(&w->waiter, w->task, POLLIN);
@@ -151,12 +153,19 @@ static void wait_begin(Wait *w, TesCtx *ctx, TesQueue *q) {
   tes_queue_add(q, &w->waiter);
 }
 
+/* The supervisor itself can not be killed, so a silent server may not hold it up for ever. */
+#define SUPERVISOR_SECONDS 2
+
 static int wait_block(Wait *w, gboolean killable_only) {
   if (w->task)
     return tes_task_block_within(w->task, TES_TIME_INFINITE, killable_only);
-  while (sem_wait(&w->sem) < 0 && errno == EINTR)
+  struct timespec until;
+  clock_gettime(CLOCK_MONOTONIC, &until);
+  until.tv_sec += SUPERVISOR_SECONDS;
+  int r;
+  while ((r = sem_clockwait(&w->sem, CLOCK_MONOTONIC, &until)) < 0 && errno == EINTR)
     ;
-  return 0;
+  return r < 0 ? -EIO : 0;
 }
 
 static void wait_end(Wait *w) {
@@ -201,7 +210,7 @@ static int wait_answer(FuseConn *c, TesCtx *ctx, FuseRequest *r) {
   wait_begin(&w, ctx, &r->queue);
   while (!is_answered(c, r)) {
     error = wait_block(&w, told);
-    if (error == -EINTR && told)
+    if (error == -EIO || (error == -EINTR && told))
       break;
     if (error == -EINTR) {
       interrupt(c, r);
@@ -295,10 +304,16 @@ int fuse_conn_take(FuseConn *c, gsize room, FuseRequest **out) {
   if (room < FUSE_MIN_READ_BUFFER ||
       room < sizeof(struct fuse_in_header) + sizeof(struct fuse_write_in) + c->max_write)
     return -EINVAL;
-  GList *l = g_queue_pop_head_link(&c->pending);
-  if (!l)
+  FuseRequest *r = NULL;
+  for (GList *l; !r && (l = g_queue_pop_head_link(&c->pending));) {
+    r = l->data;
+    if (r->out_len > room) { /* only an attribute's value may be longer than what every server has room for */
+      complete(r, r->opcode == FUSE_SETXATTR ? -E2BIG : -EIO, NULL);
+      r = NULL;
+    }
+  }
+  if (!r)
     return -EAGAIN;
-  FuseRequest *r = l->data;
   if (r->wants_reply) {
     r->sent = TRUE;
     g_hash_table_insert(c->sent, &r->unique, r);

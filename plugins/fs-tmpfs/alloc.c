@@ -25,9 +25,11 @@ static int punch(Node *n, goffset off, goffset len) {
     tes_map_source_invalidate(&d->source, whole, whole_end - whole, FALSE);
   TES_LOCKED(&d->lock);
   Chunk *c = chunk_find(n, off);
-  if (c && c->start < off)
-    chunk_punch(n, c, off, (gsize)(MIN(end, chunk_end(c)) - off));
-  goffset at = c && c->start < off ? chunk_end(c) : off;
+  goffset at = off;
+  if (c && c->start < off) {
+    at = chunk_end(c);
+    chunk_punch(n, c, off, (gsize)(MIN(end, at) - off)); /* may free it */
+  }
   while ((c = chunk_next(n, at)) && c->start < end) {
     at = chunk_end(c);
     goffset start = c->start;
@@ -40,9 +42,9 @@ static int punch(Node *n, goffset off, goffset len) {
 static guint64 count_used(Node *n, goffset off, goffset end) {
   guint64 used = 0;
   Chunk *c = chunk_find(n, off);
-  for (goffset p = off; c && p < end; p = c ? c->start : end) {
+  for (c = c ? c : chunk_next(n, off); c && c->start < end; c = chunk_next(n, chunk_end(c))) {
+    goffset p = MAX(off, c->start);
     used += chunk_count(c, p, (gsize)(MIN(end, chunk_end(c)) - p));
-    c = chunk_next(n, chunk_end(c));
   }
   return used;
 }

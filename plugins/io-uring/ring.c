@@ -245,6 +245,7 @@ static void ring_release(TesFile *f) {
 const TesFileOps uring_file_ops = {
     .size = sizeof(TesFileOps),
     .name = "io_uring",
+    .flags = TES_FILE_UNPASSABLE, /* as Linux 6.8 */
     .poll = ring_poll,
     .map = ring_map,
     .describe = ring_describe,

@@ -35,6 +35,7 @@ typedef struct {
   GHashTable *by_user; /* uid -> descriptors in flight */
   guint n_in_flight;
   gboolean collecting;
+  guint put_off; /* collections that were not made */
 } UnixKernel;
 
 struct _UnixMsg {

@@ -23,6 +23,8 @@ static int decode_files(TesTask *t, const struct cmsghdr *h, GPtrArray **files) 
     if (!f)
       return -EBADF;
     g_ptr_array_add(*files, f);
+    if (f->ops->flags & TES_FILE_UNPASSABLE)
+      return -EINVAL;
   }
   return 0;
 }
@@ -222,10 +224,15 @@ static UnixMsg *find_garbage(UnixKernel *k) {
   return garbage;
 }
 
+/* A collection looks at all that is in flight: with thousands, not each close makes one, lest they take quadratic time. */
+#define PUT_OFF(n) ((n) / 64)
+
 void unix_collect(UnixKernel *k) {
   tes_mutex_lock(&k->rights_lock);
   UnixMsg *garbage = NULL;
-  if (!k->collecting && g_hash_table_size(k->in_flight) > 0) {
+  guint n = g_hash_table_size(k->in_flight);
+  if (!k->collecting && n > 0 && ++k->put_off > PUT_OFF(n)) {
+    k->put_off = 0;
     k->collecting = TRUE;
     garbage = find_garbage(k);
     k->collecting = FALSE;

@@ -860,6 +860,25 @@ static void *scribble(void *arg) {
   return NULL;
 }
 
+/* It may have the socket among its registered files, and then nobody would ever find the circle (Linux 6.8). */
+TEST(cannot_be_passed) {
+  Uring u = make(4, 0, 0);
+  int s[2];
+  char byte = 'x', ctl[CMSG_SPACE(sizeof(int))] = {0};
+  struct iovec iov = {&byte, 1};
+  struct msghdr m = {.msg_iov = &iov, .msg_iovlen = 1, .msg_control = ctl, .msg_controllen = sizeof ctl};
+  struct cmsghdr *c = CMSG_FIRSTHDR(&m);
+
+  SYS(socketpair(AF_UNIX, SOCK_STREAM, 0, s));
+  SYS(reg(&u, IORING_REGISTER_FILES, s, 2));
+  *c = (struct cmsghdr){.cmsg_level = SOL_SOCKET, .cmsg_type = SCM_RIGHTS, .cmsg_len = CMSG_LEN(sizeof(int))};
+  memcpy(CMSG_DATA(c), &u.fd, sizeof u.fd);
+  CHECK_ERRNO(sendmsg(s[0], &m, 0), EINVAL);
+  close(s[0]);
+  close(s[1]);
+  done(&u);
+}
+
 TEST_LIMIT(hostile_rings, 60) {
   /* In a child with nothing but a pipe: what it opens, closes and writes at random is its own. */
   if (!check_in_sandbox)

@@ -152,6 +152,22 @@ TEST(socket_passed_over_itself) {
   }
 }
 
+/* Each pair is held by a message of the next one only: no step may look at all of them, nor the end recurse through them. */
+TEST_LIMIT(long_chain_of_passed_sockets, 60) {
+  int last[2], s[2];
+
+  pair(SOCK_STREAM, last);
+  for (int i = 0; i < 6000; i++) {
+    pair(SOCK_STREAM, s);
+    send_fds(s[0], last, 2, "x");
+    close(last[0]);
+    close(last[1]);
+    memcpy(last, s, sizeof s);
+  }
+  close(last[0]);
+  close(last[1]);
+}
+
 TEST(passed_credentials) {
   int s[2], on = 1;
   char ctl[CMSG_SPACE(sizeof(struct ucred))] = {0}, data[8];

@@ -36,6 +36,8 @@ enum {
       1
       << 4, /* tells TES_POLL_ROOM when enough space is free for what blocked writers want to write; they wait
                                 * for that alone, which saves wake-ups (pipes) */
+  TES_FILE_UNPASSABLE =
+      1 << 6, /* not through a socket: it keeps files itself, and nobody would find a circle of references */
   TES_FILE_ASYNC = 1 << 5, /* O_ASYNC sends signals; sockets, terminals and pipes need not say so */
 };
 
