@@ -72,8 +72,27 @@ static gboolean add_env(gpointer o, char **a, GError **e) {
     return ((DoOptions *)o)->field = TRUE;                        \
   }
 BOOL_FLAG(clear_env)
-BOOL_FLAG(strace)
 BOOL_FLAG(verbose)
+
+static gboolean set_strace(gpointer o, char **a, GError **e) {
+  (void)e;
+  DoOptions *d = o;
+  d->strace = TRUE;
+  return !a[0] || set_string(&d->strace_filter, a);
+}
+
+static gboolean set_stats(gpointer o, char **a, GError **e) {
+  (void)e;
+  DoOptions *d = o;
+  d->stats = TRUE;
+  return !a[0] || set_string(&d->stats_to, a);
+}
+
+static gboolean add_inject(gpointer o, char **a, GError **e) {
+  (void)e;
+  g_ptr_array_add(((DoOptions *)o)->inject, g_strdup(a[0]));
+  return TRUE;
+}
 
 static gboolean set_strace_to(gpointer o, char **a, GError **e) {
   (void)e;
@@ -212,8 +231,10 @@ const Flag do_flags[] = {
     {"tmpfs", 1, add_tmpfs},
     {"proc", 1, add_proc},
     {"dev", 1, add_dev},
-    {"strace", 0, set_strace},
+    {"strace", OPTIONAL_ARG, set_strace},
     {"strace-to", 1, set_strace_to},
+    {"stats", OPTIONAL_ARG, set_stats},
+    {"inject", 1, add_inject},
     {"verbose", 0, set_verbose},
     {NULL, 0, NULL},
 };
@@ -227,6 +248,7 @@ static void mount_spec_clear(gpointer p) {
 void do_options_init(DoOptions *o) {
   *o = (DoOptions){.plugin_dirs = g_ptr_array_new_with_free_func(g_free),
                    .env = g_ptr_array_new_with_free_func(g_free),
+                   .inject = g_ptr_array_new_with_free_func(g_free),
                    .mounts = g_array_new(FALSE, FALSE, sizeof(MountSpec)),
                    .auxv = g_array_new(TRUE, TRUE, sizeof(guint64)),
                    .cpus = g_get_num_processors()};
@@ -234,12 +256,13 @@ void do_options_init(DoOptions *o) {
 }
 
 void do_options_clear(DoOptions *o) {
-  char **strings[] = {&o->platform, &o->vfs, &o->device,   &o->root,
-                      &o->overlay,  &o->cwd, &o->hostname, &o->strace_to};
+  char **strings[] = {&o->platform, &o->vfs,      &o->device,    &o->root,          &o->overlay,
+                      &o->cwd,      &o->hostname, &o->strace_to, &o->strace_filter, &o->stats_to};
   for (gsize i = 0; i < G_N_ELEMENTS(strings); i++)
     g_free(*strings[i]);
   g_ptr_array_unref(o->plugin_dirs);
   g_ptr_array_unref(o->env);
+  g_ptr_array_unref(o->inject);
   g_array_unref(o->mounts);
   g_array_unref(o->auxv);
 }

@@ -10,7 +10,7 @@
 typedef struct {
   TesKernel *kernel;
   Stdio *stdio;
-  int strace_fd; /* of --strace-to; or 0 */
+  int strace_fd, stats_fd; /* of --strace-to and --stats; or 0 */
   int signal_fd;
   GSource *signals;
 } Sandbox;
@@ -128,16 +128,34 @@ static int run_program(Sandbox *s, const DoOptions *o, char **argv, GError **err
   return status;
 }
 
-static gboolean open_trace(Sandbox *s, const DoOptions *o, GError **error) {
-  if (!o->strace_to)
+/* A descriptor > 0 of a file that a flag names. */
+static gboolean open_output(const char *flag, const char *path, int *fd, GError **error) {
+  if (!path)
     return TRUE;
-  s->strace_fd = open(o->strace_to, O_WRONLY | O_CREAT | O_TRUNC | O_APPEND | O_CLOEXEC, 0644);
-  if (s->strace_fd < 0)
-    g_set_error(error, TES_ERROR, TES_ERROR_CONFIG, "--strace-to=%s: %s", o->strace_to, g_strerror(errno));
-  return s->strace_fd >= 0;
+  *fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_APPEND | O_CLOEXEC, 0644);
+  if (*fd == 0) { /* tessera was started without standard input; 0 would mean none */
+    *fd = fcntl(0, F_DUPFD_CLOEXEC, 3);
+    close(0);
+  }
+  if (*fd < 0)
+    g_set_error(error, TES_ERROR, TES_ERROR_CONFIG, "--%s=%s: %s", flag, path, g_strerror(errno));
+  return *fd >= 0;
 }
 
-static TesKernel *make_kernel(TesRegistry *r, const DoOptions *o, int strace_fd, GError **error) {
+static gboolean open_outputs(Sandbox *s, const DoOptions *o, GError **error) {
+  s->stats_fd = o->stats ? STDERR_FILENO : 0;
+  return open_output("strace-to", o->strace_to, &s->strace_fd, error) &&
+         open_output("stats", o->stats_to, &s->stats_fd, error);
+}
+
+static void close_outputs(Sandbox *s) {
+  int fds[] = {s->strace_fd, s->stats_fd};
+  for (gsize i = 0; i < G_N_ELEMENTS(fds); i++)
+    if (fds[i] > STDERR_FILENO)
+      close(fds[i]);
+}
+
+static TesKernel *make_kernel(TesRegistry *r, const DoOptions *o, const Sandbox *s, GError **error) {
   TesTimekeeper *tk = tes_timekeeper_new();
   tes_timekeeper_set_clocks(tk, NULL, NULL);
   TesKernelArgs a = {.size = sizeof a,
@@ -149,7 +167,10 @@ static TesKernel *make_kernel(TesRegistry *r, const DoOptions *o, int strace_fd,
                      .strace = o->strace,
                      .trace_path = o->trace_path,
                      .dcache_max = o->dcache,
-                     .strace_fd = strace_fd,
+                     .strace_fd = s->strace_fd,
+                     .strace_filter = o->strace_filter,
+                     .stats_fd = s->stats_fd,
+                     .inject = o->inject->len > 1 ? (const char *const *)o->inject->pdata : NULL,
                      .cpuid = o->cpuid,
                      .hostname = o->hostname,
                      .memory_limit = o->memory,
@@ -168,12 +189,13 @@ static int run_sandbox(const DoOptions *o, char **argv, GError **error) {
     return -1;
   block_signals(&set);
   g_ptr_array_add(o->plugin_dirs, NULL);
+  g_ptr_array_add(o->inject, NULL);
   TesRegistry *r = load_plugins((char **)o->plugin_dirs->pdata, error);
   if (!r)
     return -1;
   Sandbox s = {.signal_fd = -1};
-  if (open_trace(&s, o, error))
-    s.kernel = make_kernel(r, o, s.strace_fd, error);
+  if (open_outputs(&s, o, error))
+    s.kernel = make_kernel(r, o, &s, error);
   int status = -1;
   if (s.kernel) {
     if (watch_signals(&s, &set, error))
@@ -187,8 +209,7 @@ static int run_sandbox(const DoOptions *o, char **argv, GError **error) {
       stdio_free(s.stdio);
     tes_kernel_free(s.kernel);
   }
-  if (s.strace_fd > 0)
-    close(s.strace_fd);
+  close_outputs(&s);
   tes_registry_free(r);
   return status;
 }
@@ -273,13 +294,29 @@ const Verb verb_do = {
     "    --auxv=TYPE=VALUE     an extra auxiliary vector entry\n"
     "    --plugin-path=DIR     where plugins are; may be repeated; default: the build tree's or the "
     "installed ones\n"
-    "    --strace              one line on standard error for each system call\n"
+    "    --strace[=CALLS]      one line on standard error for each system call. CALLS as after -e trace= of "
+    "strace(1): names with\n"
+    "                          commas between, %file %desc %process %network %signal %memory %ipc %creds "
+    "%clock, /REGEX, all,\n"
+    "                          none; ! first: all but those\n"
     "    --trace=WHAT          path: a line for each lookup in a directory, and their numbers at the end; "
     "syscalls: --strace;\n"
     "                          or both, path,syscalls\n"
     "    --strace-to=FILE      the same into FILE, with times: as strace -f writes them with absolute and "
     "system call times in\n"
     "                          nanoseconds\n"
+    "    --inject=CALLS:WHAT   faults, as after -e inject= of strace(1). WHAT has, with : between, an errno "
+    "(ENOSPC) or retval=N,\n"
+    "                          signal=SIG, delay_enter=TIME, delay_exit=TIME (microseconds, or with s, ms, "
+    "us, "
+    "ns),\n"
+    "                          when=FIRST[..LAST][+[STEP]] (counted for each task and call; default: 1+) and "
+    "path=GLOB, for\n"
+    "                          calls whose first path, or file of the first descriptor, matches; may be "
+    "repeated\n"
+    "    --stats[=FILE]        at the end, to FILE or standard error: for each system call its numbers and "
+    "times, and where the\n"
+    "                          tasks' time went\n"
     "    --verbose             log lines of the kernel on standard error\n\n"
     "EXIT STATUS\n"
     "    PROGRAM's status; 128 + N if signal N ended it; 125 if the sandbox could not be made; 126 if "

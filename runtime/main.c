@@ -56,21 +56,22 @@ gboolean parse_flags(const Flag *flags, gpointer options, int argc, char **argv,
     const char *word = argv[i] + (argv[i][1] == '-' ? 2 : 1);
     const char *eq = strchr(word, '=');
     const Flag *f = find_flag(flags, word, eq ? (gsize)(eq - word) : strlen(word));
-    if (!f || (eq && f->n_args != 1)) {
+    if (!f || (eq && f->n_args != 1 && f->n_args != OPTIONAL_ARG)) {
       g_set_error(error, TES_ERROR, TES_ERROR_CONFIG, "unknown flag %s for \"%s\"; see tessera %s --help",
                   argv[i], argv[0], argv[0]);
       return FALSE;
     }
     char *inline_arg[] = {eq ? (char *)eq + 1 : NULL};
-    if (!eq && i + f->n_args >= argc) {
+    int n_args = MAX(f->n_args, 0);
+    if (!eq && i + n_args >= argc) {
       g_set_error(error, TES_ERROR, TES_ERROR_CONFIG, "flag %s needs %d value%s", argv[i], f->n_args,
                   f->n_args > 1 ? "s" : "");
       return FALSE;
     }
-    if (!f->set(options, eq ? inline_arg : argv + i + 1, error))
+    if (!f->set(options, eq || f->n_args == OPTIONAL_ARG ? inline_arg : argv + i + 1, error))
       return FALSE;
     if (!eq)
-      i += f->n_args;
+      i += n_args;
   }
   *rest = i;
   return TRUE;

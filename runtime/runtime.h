@@ -16,6 +16,7 @@ extern const Verb *const verbs[];
 extern const Verb verb_do, verb_compare, verb_doctor, verb_plugins, verb_syscalls, verb_context_keys;
 
 /* A flag of a verb: takes n_args words ("--x v", or "--x=v" for one). Returns FALSE with *error set. */
+enum { OPTIONAL_ARG = -1 }; /* n_args: "--x" (args[0] is NULL) or "--x=v" */
 typedef struct {
   const char *name;
   int n_args;
@@ -59,6 +60,9 @@ typedef struct {
   gboolean clear_env, strace, trace_path, verbose, have_user;
   guint dcache;    /* 0: default */
   char *strace_to; /* file, or NULL: standard error */
+  char *strace_filter, *stats_to;
+  gboolean stats;
+  GPtrArray *inject; /* strings */
   guint32 uid, gid;
   guint cpus;
   guint64 memory, pids;

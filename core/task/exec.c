@@ -108,7 +108,7 @@ glong tes_task_exec(TesTask *t, const TesLoadArgs *args) {
   take_image(t, &image, exec);
   tes_task_tell_facts(t);
   tes_image_clear(&image);
-  if (t->kernel->strace)
+  if (G_UNLIKELY(t->kernel->watch))
     tes_trace_exec(t, args->argv);
   return 0;
 }

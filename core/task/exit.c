@@ -491,8 +491,8 @@ static void finish_group(TesTask *t, TesAfter *after) {
 
 void tes_task_do_exit(TesTask *t) {
   g_autoptr(TesThreadGroup) tg = tes_tg_ref(t->tg);
-  if (t->kernel->strace)
-    tes_trace_exit(t, tg->exiting ? tg->exit_status : t->exit_code);
+  if (G_UNLIKELY(t->kernel->watch))
+    tes_watch_exit(t, tg->exiting ? tg->exit_status : t->exit_code);
   tes_task_leave_memory(t);
   tes_task_drop_resources(t);
   TesAfter after = {0};

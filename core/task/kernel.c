@@ -146,8 +146,6 @@ gboolean tes_kernel_init(TesKernel *k, const TesKernelArgs *a, GError **error) {
     return FALSE;
   k->cores = a->application_cores;
   k->use_host_cores = a->use_host_cores;
-  k->strace = a->strace;
-  k->strace_fd = a->size > G_STRUCT_OFFSET(TesKernelArgs, strace_fd) ? a->strace_fd : 0;
   k->pid_max = a->pid_max ? a->pid_max : DEFAULT_PID_MAX;
   k->memory_limit = a->memory_limit;
   k->pids_limit = a->pids_limit;
@@ -156,6 +154,8 @@ gboolean tes_kernel_init(TesKernel *k, const TesKernelArgs *a, GError **error) {
   tes_protected_init();
   for (guint i = 0; i < TES_SYSCALL_MAX; i++)
     k->syscalls[i] = tes_syscall_row(k->registry, i);
+  if (!tes_watch_init(k, a, error))
+    return FALSE;
   if (!open_platform(k, a, error))
     return FALSE;
   k->memfile = tes_memfile_new(a->memory_limit, error);
@@ -216,6 +216,7 @@ void tes_kernel_free(TesKernel *k) {
   if (k->vfs)
     k->vfs->ops->free(k->vfs);
   tes_trace_path_end(k);
+  tes_watch_end(k);
   if (k->vdso_source)
     tes_vdso_free(k);
   if (k->supervisor_cred)

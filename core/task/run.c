@@ -93,6 +93,8 @@ static void become_idle(TesKernel *k) {
 }
 
 void tes_task_set_blocked(TesTask *t, TesTaskState state) {
+  if (G_UNLIKELY(t->kernel->watch))
+    tes_watch_blocked(t, state != TES_TASK_KERNEL);
   if (state != TES_TASK_KERNEL) {
     g_atomic_int_set(&t->state, state);
     become_idle(t->kernel);
@@ -140,18 +142,17 @@ static glong no_such_call(TesTask *t) {
   return -ENOSYS;
 }
 
+glong tes_task_serve_call(TesTask *t, const TesSyscall *row) {
+  return row && row->fn ? row->fn(t, t->args) : no_such_call(t);
+}
+
 static void serve_syscall(TesTask *t) {
   t->nr = t->trap.nr;
   memcpy(t->args, t->trap.args, sizeof t->args);
   t->fault_repeats = 0; /* it got as far as a call */
   t->no_result = FALSE;
   const TesSyscall *row = t->nr < TES_SYSCALL_MAX && !t->trap.foreign_abi ? t->kernel->syscalls[t->nr] : NULL;
-  gboolean trace = G_UNLIKELY(t->kernel->strace);
-  if (trace)
-    tes_trace_enter(t, row);
-  glong r = row && row->fn ? row->fn(t, t->args) : no_such_call(t);
-  if (trace)
-    tes_trace_leave(t, row, r);
+  glong r = G_UNLIKELY(t->kernel->watch) ? tes_watch_call(t, row) : tes_task_serve_call(t, row);
   if (t->no_result)
     return;
   t->exec->ops->set_result(t->exec, r);
@@ -301,7 +302,7 @@ static void run_guest(TesTask *t) {
 }
 
 void tes_task_tell_facts(TesTask *t) {
-  if (!TES_HAS(t->exec->ops, facts) || t->kernel->strace)
+  if (!TES_HAS(t->exec->ops, facts) || t->kernel->watch) /* each call is to be seen */
     return;
   const TesCred *c = t->cred;
   const TesFact facts[] = {{SYS_getpid, tes_pid_in(tes_pid_of(t->tg->nrs), t->ns_pid)},
@@ -311,6 +312,14 @@ void tes_task_tell_facts(TesTask *t) {
                            {SYS_getgid, c->gid},
                            {SYS_getegid, c->egid}};
   t->exec->ops->facts(t->exec, facts, G_N_ELEMENTS(facts));
+}
+
+static void run_watched(TesTask *t) {
+  gint64 began = tes_watch_run_begin(t);
+  run_guest(t);
+  began = tes_watch_run_end(t, began);
+  serve_trap(t);
+  tes_watch_trap_end(t, began);
 }
 
 void tes_task_main(TesTask *t) {
@@ -324,6 +333,10 @@ void tes_task_main(TesTask *t) {
       ;
     if (g_atomic_int_get(&t->killed))
       break;
+    if (G_UNLIKELY(k->watch)) {
+      run_watched(t);
+      continue;
+    }
     run_guest(t);
     serve_trap(t);
   }

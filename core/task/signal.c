@@ -266,7 +266,7 @@ void tes_signal_deliver(TesTask *t) {
     }
     if (!sig)
       break;
-    if (G_UNLIKELY(t->kernel->strace))
+    if (G_UNLIKELY(t->kernel->watch))
       tes_trace_signal(t, &info);
     if (action.handler > 1)
       run_handler(t, &info, &action);

@@ -54,6 +54,7 @@ TesTask *tes_task_ref(TesTask *t) {
 /* May run under the task-set lock: by now everything that takes locks of its own has been given back. */
 static void task_free(TesTask *t) {
   tes_cgroup_free(t);
+  tes_watch_task_free(t);
   if (t->cred)
     tes_cred_unref(t->cred);
   TesNs *ns[] = {t->ns_user,         t->ns_uts, t->ns_ipc,    t->ns_pid,

@@ -220,7 +220,7 @@ struct _TesTask {
   GSList *borrowed_paths;
   GSList *dropped_files;   /* tes_task_drop_file(), until the call is over */
   gboolean working;        /* runs deferred work in the middle of a call */
-  gpointer trace;          /* core/trace */
+  gpointer trace, watch;   /* core/trace */
   gint64 trace_began;      /* when the traced call began: nanoseconds of the host's real time */
   gboolean vm_shared;      /* CLONE_VM was used with another group: its memory outlives it */
   gboolean linked;         /* task-set lock: has numbers and is counted */
@@ -251,8 +251,9 @@ struct _TesKernel {
   guint64 *extra_auxv;
   guint n_extra_auxv;
   TesQueue signal_queue; /* signalfds wait here */
-  gboolean strace;
-  int strace_fd; /* where to; 0: standard error */
+  guint watch;           /* core/trace/trace.h: what is watched, or 0; set before the first task */
+  gpointer watching;     /* core/trace/watch.c */
+  int strace_fd;         /* where to; 0: standard error */
   const TesSyscall *syscalls[TES_SYSCALL_MAX];
 
   TesMutex task_set;    /* process tree */
@@ -353,6 +354,8 @@ void tes_fault_error_code(TesTask *, gboolean present);
 /* ---- run.c ---- */
 /* The life of a task on its thread: run guest, serve, deliver, repeat. */
 void tes_task_main(TesTask *);
+/* What the row says to the call in t->nr and t->args. */
+glong tes_task_serve_call(TesTask *, const TesSyscall *row);
 /* Tells the platform which calls have constant answers: numbers and credentials. The task's own thread, when they or
  * the exec are new. */
 void tes_task_tell_facts(TesTask *);
@@ -436,8 +439,15 @@ TesSemUndo *tes_sem_undo_share(TesTask *);
 void tes_sem_undo_leave(TesTask *);
 
 /* ---- core/trace ---- */
-void tes_trace_enter(TesTask *, const TesSyscall *row);
-void tes_trace_leave(TesTask *, const TesSyscall *row, glong result);
+/* Instead of tes_task_serve_call(), while kernel->watch is not 0. */
+glong tes_watch_call(TesTask *, const TesSyscall *row);
+/* Around run(): the time it begins at; the time it ended at; the trap is served. And around blocking. */
+gint64 tes_watch_run_begin(TesTask *);
+gint64 tes_watch_run_end(TesTask *, gint64 began);
+void tes_watch_trap_end(TesTask *, gint64 began);
+void tes_watch_blocked(TesTask *, gboolean blocked);
+void tes_watch_exit(TesTask *, int status);
+void tes_watch_task_free(TesTask *);
 void tes_trace_exec(TesTask *, char **argv);
 void tes_trace_signal(TesTask *, const siginfo_t *);
 void tes_trace_exit(TesTask *, int status);

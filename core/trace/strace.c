@@ -193,13 +193,15 @@ static void add_result(GString *s, glong r) {
     g_string_append_printf(s, " = %#lx", r);
 }
 
-void tes_trace_leave(TesTask *t, const TesSyscall *row, glong result) {
+void tes_trace_leave(TesTask *t, const TesSyscall *row, glong result, guint injected) {
   (void)row;
   GString *s = g_steal_pointer(&t->trace);
   if (!s)
     return;
   gint64 took = host_nanoseconds() - t->trace_began;
   add_result(s, result);
+  if (injected)
+    g_string_append(s, injected & TES_INJECTED ? " (INJECTED)" : " (DELAYED)");
   emit(t, s->str, t->trace_began, MAX(took, 0));
   g_string_free(s, TRUE);
 }
@@ -207,11 +209,13 @@ void tes_trace_leave(TesTask *t, const TesSyscall *row, glong result) {
 void tes_trace_exec(TesTask *t, char **argv) {
   g_autofree char *line = g_strjoinv(" ", argv);
   g_autofree char *text = g_strdup_printf("--- exec [%s] ---", line);
-  if (t->kernel->strace)
+  if (t->kernel->watch & TES_WATCH_TEXT)
     emit_event(t, text);
 }
 
 void tes_trace_signal(TesTask *t, const siginfo_t *info) {
+  if (!(t->kernel->watch & TES_WATCH_TEXT))
+    return;
   const char *abbrev = sigabbrev_np(info->si_signo);
   g_autofree char *text =
       g_strdup_printf("--- SIG%s {si_signo=%d, si_code=%d, si_pid=%d, si_addr=%p} ---",
@@ -220,8 +224,6 @@ void tes_trace_signal(TesTask *t, const siginfo_t *info) {
 }
 
 void tes_trace_exit(TesTask *t, int status) {
-  if (!t->kernel->strace)
-    return;
   GString *s = g_steal_pointer(&t->trace);
   if (s) { /* a call that did not return */
     g_string_append(s, " = ?");

@@ -22,8 +22,13 @@ gpointer tes_unimpl_new(void) {
   return u;
 }
 
+guint64 tes_unimpl_dropped(gpointer p) { return ((Unimpl *)p)->dropped; }
+
 void tes_unimpl_free(gpointer p) {
   Unimpl *u = p;
+  if (u->dropped)
+    tes_info("Events of system calls that are not served: %" G_GUINT64_FORMAT ", dropped: %" G_GUINT64_FORMAT,
+             u->emitted, u->dropped);
   pthread_mutex_destroy(&u->lock);
   g_free(u);
 }
