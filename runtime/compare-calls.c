@@ -12,6 +12,7 @@ static void call_free(gpointer p) {
   Call *c = p;
   g_free(c->name);
   g_free(c->text);
+  g_free(c->key);
   g_free(c->result);
   g_free(c);
 }
@@ -34,14 +35,46 @@ static char *without_addresses(const char *s, gsize len) {
   return g_string_free(out, FALSE);
 }
 
-/* "3", "-1 ENOENT", "?", "ADDR" of what follows " = ". */
+/* What a program made up is as good as any other: runs of letters and digits that mkstemp(3) or a hash could have made. */
+static gboolean is_random(const char *s, gsize n) {
+  gboolean upper = FALSE, lower = FALSE, digit = FALSE;
+  for (gsize i = 0; i < n; i++) {
+    upper |= g_ascii_isupper(s[i]);
+    lower |= g_ascii_islower(s[i]);
+    digit |= g_ascii_isdigit(s[i]);
+  }
+  return n >= 6 && ((upper && lower) || (digit && (upper || lower)));
+}
+
+static char *without_random(const char *s) {
+  GString *out = g_string_new(NULL);
+  while (*s) {
+    gsize n = 0;
+    while (g_ascii_isalnum(s[n]))
+      n++;
+    if (is_random(s, n))
+      g_string_append_c(out, '*');
+    else
+      g_string_append_len(out, s, (gssize)MAX(n, 1));
+    s += MAX(n, 1);
+  }
+  return g_string_free(out, FALSE);
+}
+
+/* "3", "-1 ENOENT", "?", "ADDR" of what follows " = ". Numbers are decimal, however they were shown. */
 static char *result_of(const char *s, gsize len) {
   g_auto(GStrv) words = NULL;
   g_autofree char *text = g_strndup(s, len);
   words = g_strsplit(text, " ", 3);
   if (words[0] && g_str_equal(words[0], "-1") && words[1])
     return g_strjoin(" ", words[0], words[1], NULL);
-  return words[0] ? without_addresses(words[0], strlen(words[0])) : g_strdup("");
+  if (!words[0])
+    return g_strdup("");
+  char *end;
+  gint64 n = g_ascii_strtoll(words[0], &end, 0);
+  if (end != words[0] && !*end && ABS(n) < 1 << 20)
+    return g_strdup_printf("%" G_GINT64_FORMAT, n);
+  return without_addresses(words[0], strlen(words[0]));
 }
 
 static void add_sum(Calls *c, const Call *call) {
@@ -70,6 +103,7 @@ static Call *parse_call(const char *text) {
   while (equals > text && equals[-1] == ' ')
     equals--; /* strace pads short calls */
   c->text = without_addresses(text, (gsize)(equals - text));
+  c->key = without_random(c->text);
   c->result = result_of(value, angle ? (gsize)(angle - value) : strlen(value));
   c->took = angle ? (gint64)(g_ascii_strtod(angle + 1, NULL) * 1e9) : -1;
   return c;
@@ -180,13 +214,13 @@ typedef struct {
 
 /* The part of a call that both programs of traces write in the same words. */
 static void same_words(const Aligner *al, const Call *c, const char **from, gsize *n) {
-  *from = c->text;
-  *n = strlen(c->text);
+  *from = c->key;
+  *n = strlen(c->key);
   if (!al->foreign)
     return;
   const char *quote =
       g_hash_table_contains(al->a->has_text, c->name) || g_hash_table_contains(al->b->has_text, c->name)
-          ? strchr(c->text, '"')
+          ? strchr(c->key, '"')
           : NULL;
   const char *end = quote ? strchr(quote + 1, '"') : NULL;
   *from = end ? quote : c->name;

@@ -21,6 +21,7 @@ GPtrArray *tree_differences(GPtrArray *a, const char *a_name, GPtrArray *b, cons
 typedef struct {
   char *name,
       *text; /* text: "openat(AT_FDCWD, "x", ...)" with addresses made equal; the name's part of it is `name` */
+  char *key;    /* text without names that programs make up: what calls are lined up by */
   char *result; /* "3", "-1 ENOENT", "ADDR" */
   gint64 took;  /* ns; -1: unknown */
 } Call;

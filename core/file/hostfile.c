@@ -345,6 +345,12 @@ static int host_reopen(TesFile *f, TesCtx *ctx, guint flags, TesFile **out) {
   return 0;
 }
 
+/* Null devices and the like have a position of their own kind; pipes and terminals have none. */
+static goffset stream_seek(TesFile *f, TesCtx *ctx, goffset off, int whence) {
+  goffset r = lseek(((HostFile *)f)->fd, off, whence);
+  return r < 0 ? -errno : r;
+}
+
 static const TesFileOps stream_ops = {
     .size = sizeof(TesFileOps),
     .name = "host",
@@ -352,6 +358,7 @@ static const TesFileOps stream_ops = {
     .read = stream_read,
     .write = stream_write,
     .poll = stream_poll,
+    .seek = stream_seek,
     .ioctl = host_ioctl,
     .getattr = host_getattr,
     .setattr = host_setattr,
