@@ -44,7 +44,8 @@ static gboolean given_up(TesCtx *ctx) {
   return t && tes_task_is_killed(t);
 }
 
-static int copy_stretches(TesFile *from, TesFile *to, TesCtx *ctx, goffset size) {
+/* How far it came: to `size`, unless a hole is at the end; or -errno. */
+static goffset copy_stretches(TesFile *from, TesFile *to, TesCtx *ctx, goffset size) {
   gsize step = MIN(BUFFER, (gsize)size);
   g_autofree char *buf = g_malloc(step);
   gboolean holes = size > (goffset)TES_PAGE_SIZE; /* a page has none */
@@ -59,15 +60,15 @@ static int copy_stretches(TesFile *from, TesFile *to, TesCtx *ctx, goffset size)
     for (at = data; at < end;) {
       gssize r = move(from, to, ctx, buf, at, MIN(step, (gsize)(end - at)));
       if (r < 0)
-        return (int)r;
+        return r;
       if (r == 0)
-        return 0; /* shorter than it was */
+        return at; /* shorter than it was */
       if (given_up(ctx))
         return -EINTR;
       at += r;
     }
   }
-  return 0;
+  return at;
 }
 
 static int copy_data(OvInode *o, TesCtx *ctx, TesInode *to, goffset size) {
@@ -77,9 +78,10 @@ static int copy_data(OvInode *o, TesCtx *ctx, TesInode *to, goffset size) {
     r = ov_open_real(to, ctx, O_RDWR | O_LARGEFILE, &out);
   if (r < 0 || size == 0)
     return r;
-  r = copy_stretches(in, out, ctx, size);
+  goffset end = copy_stretches(in, out, ctx, size);
   TesSetAttr set = {.valid = TES_SET_SIZE, .size = size};
-  if (r == 0)
+  r = (int)MIN(end, 0);
+  if (r == 0 && end < size)
     r = to->ops->setattr(to, ctx, &set);
   if (r == 0 && !ov_super(o)->memory && TES_HAS(out->ops, fsync))
     r = out->ops->fsync(out, ctx, FALSE);
