@@ -3,6 +3,7 @@
  * rows of calls that this kernel has not got. Interface: tes_sys_misc. */
 #include <core/syscalls/misc.h>
 #include <core/task/life.h>
+#include <core/task/seccomp.h>
 #include <linux/capability.h>
 #include <linux/reboot.h>
 #include <string.h>
@@ -190,7 +191,7 @@ static const TesSyscall rows[] = {
      "x"},
     {SYS_vhangup, "vhangup", sys_vhangup, TES_FULL, NULL, ""},
     {SYS_prctl, "prctl", tes_do_prctl, TES_PARTIAL,
-     "no seccomp, speculation control, PR_TSC_SIGSEGV, PR_SET_MM_MAP, PR_SET_VMA; THP_DISABLE is a hint",
+     "no speculation control, PR_TSC_SIGSEGV, PR_SET_MM_MAP, PR_SET_VMA; THP_DISABLE is a hint",
      "dxxxx"},
     {SYS_arch_prctl, "arch_prctl", tes_do_arch_prctl, TES_PARTIAL,
      "CPUID faulting and shadow stacks are not offered", "xp"},
@@ -211,7 +212,8 @@ static const TesSyscall rows[] = {
     REFUSED(kexec_load, "kexec_load", "uupx"),
     REFUSED(kexec_file_load, "kexec_file_load", "ffusx"),
     ABSENT(ptrace, "a later plugin"),
-    ABSENT(seccomp, "filters are not served yet"),
+    {SYS_seccomp, "seccomp", tes_seccomp, TES_PARTIAL,
+     "no user notifications; TRACE is ENOSYS; LOG goes to the log at level debug; strict mode leaves RDTSC usable", "uxp"},
     ABSENT(rseq, "host CPU numbers are not shown (DESIGN.md, decision 8)"),
     ABSENT(modify_ldt, "64-bit programs only"),
     ABSENT(set_thread_area, "64-bit programs only"),

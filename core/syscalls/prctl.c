@@ -3,6 +3,7 @@
  * Interface: tes_do_prctl(), tes_do_arch_prctl(), tes_do_personality() for misc.c's rows. */
 #include <core/syscalls/misc.h>
 #include <core/task/life.h>
+#include <core/task/seccomp.h>
 #include <linux/capability.h>
 #include <linux/securebits.h>
 #include <string.h>
@@ -93,6 +94,13 @@ static glong no_new_privs(TesTask *t, const gulong a[6], gboolean set) {
   c->no_new_privs = TRUE;
   tes_task_set_cred(t, c);
   return 0;
+}
+
+static glong seccomp_mode(TesTask *t) {
+  gint mode;
+  guint filters;
+  tes_task_seccomp(t, &mode, &filters);
+  return mode;
 }
 
 /* ---- The process ---- */
@@ -205,7 +213,9 @@ glong tes_do_prctl(TesTask *t, const gulong a[6]) {
   case PR_GET_NAME:
     return get_name(t, a[1]);
   case PR_GET_SECCOMP:
-    return 0; /* filters do not exist here, so there is none */
+    return seccomp_mode(t);
+  case PR_SET_SECCOMP:
+    return tes_seccomp_prctl(t, a[1], a[2]);
   case PR_CAPBSET_READ:
     return bounding(t, a[1], FALSE);
   case PR_CAPBSET_DROP:

@@ -3,6 +3,7 @@
  * A child is built completely before it is linked, and linked before its thread exists; whatever fails undoes the rest. */
 #include <core/file/file.h>
 #include <core/task/life.h>
+#include <core/task/seccomp.h>
 #include <linux/capability.h>
 #include <linux/sched.h>
 #include <string.h>
@@ -204,6 +205,7 @@ static int link_child(TesTask *t, TesTask *c, const TesCloneArgs *a) {
   int r = tes_cgroup_link(c, a->flags & CLONE_INTO_CGROUP ? NULL : t);
   if (r < 0)
     return r;
+  tes_seccomp_inherit(t, c);
   return tes_task_link(c, parent, thread ? NULL : t->tg->pgrp, a->set_tid, a->n_set_tid);
 }
 

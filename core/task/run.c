@@ -2,6 +2,7 @@
 /* The life of a task's thread: run the guest until a trap, serve it, look for signals and other work, repeat.
  * Also what makes a task stop doing that: interrupts, deferred work, Pause (L26). */
 #include <core/task/life.h>
+#include <core/task/seccomp.h>
 #include <core/trace/trace.h>
 #include <sys/syscall.h>
 
@@ -143,6 +144,9 @@ static glong no_such_call(TesTask *t) {
 }
 
 glong tes_task_serve_call(TesTask *t, const TesSyscall *row) {
+  glong r;
+  if (G_UNLIKELY(g_atomic_pointer_get(&t->seccomp)) && !tes_seccomp_permits(t, &r))
+    return r;
   return row && row->fn ? row->fn(t, t->args) : no_such_call(t);
 }
 
@@ -304,6 +308,10 @@ static void run_guest(TesTask *t) {
 void tes_task_tell_facts(TesTask *t) {
   if (!TES_HAS(t->exec->ops, facts) || t->kernel->watch) /* each call is to be seen */
     return;
+  if (g_atomic_pointer_get(&t->seccomp)) { /* filters see every call */
+    t->exec->ops->facts(t->exec, NULL, 0);
+    return;
+  }
   const TesCred *c = t->cred;
   const TesFact facts[] = {{SYS_getpid, tes_pid_in(tes_pid_of(t->tg->nrs), t->ns_pid)},
                            {SYS_gettid, tes_pid_in(tes_pid_of(t->nrs), t->ns_pid)},

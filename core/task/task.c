@@ -3,6 +3,7 @@
  * task of a process that the control side creates (L8). */
 #include <core/task/kernel.h>
 #include <core/task/life.h>
+#include <core/task/seccomp.h>
 #include <linux/capability.h>
 #include <string.h>
 
@@ -65,6 +66,7 @@ static void task_free(TesTask *t) {
   if (t->tg)
     tes_tg_unref(t->tg);
   tes_task_run_work(t); /* what came too late for the task itself */
+  tes_seccomp_release(t);
   tes_sigpending_clear(&t->pending);
   tes_mutex_clear(&t->work_lock);
   tes_mutex_clear(&t->lock);

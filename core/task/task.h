@@ -11,6 +11,8 @@
 #define TES_SIGMASK(sig) (1ULL << ((sig)-1))
 #define TES_SIG_UNBLOCKABLE (TES_SIGMASK(SIGKILL) | TES_SIGMASK(SIGSTOP))
 
+typedef struct _TesSeccomp TesSeccomp; /* core/task/seccomp.h */
+
 /* The kernel's sigaction layout (rt_sigaction(2) on x86-64). */
 typedef struct {
   guint64 handler; /* SIG_DFL 0, SIG_IGN 1 */
@@ -235,6 +237,7 @@ struct _TesTask {
   gboolean cgroup_charged, cgroup_counted;
   gint mem_id;           /* atomic: whom fresh memory is charged to */
   gboolean mem_pressure; /* pressure() is to be called */
+  TesSeccomp *seccomp;   /* core/task/seccomp.c; atomic, written under the task-set lock; NULL: no filters */
 };
 
 struct _TesKernel {

@@ -37,6 +37,8 @@ FIXED(file_max, "9223372036854775807")
 FIXED(nr_open, "1048576")
 FIXED(pipe_max_size, "1048576")
 FIXED(file_nr, "0\t0\t9223372036854775807")
+FIXED(actions_avail, "kill_process kill_thread trap errno trace log allow")
+FIXED(actions_logged, "kill_process kill_thread trap errno trace log")
 FIXED(somaxconn, "4096")
 FIXED(max_dgram_qlen, "512")
 
@@ -83,6 +85,8 @@ static const Entry random_dir[] = {R_FILE("boot_id", boot_id),
                                    R_FILE("entropy_avail", entropy_avail),
                                    R_FILE("uuid", random_uuid),
                                    {.name = NULL}};
+static const Entry seccomp_dir[] = {
+    R_FILE("actions_avail", actions_avail), R_FILE("actions_logged", actions_logged), {.name = NULL}};
 static const Entry kernel_dir[] = {R_FILE("cap_last_cap", cap_last_cap),
                                    R_FILE("core_pattern", core_pattern),
                                    R_FILE("domainname", domainname),
@@ -97,6 +101,7 @@ static const Entry kernel_dir[] = {R_FILE("cap_last_cap", cap_last_cap),
                                    R_FILE("pid_max", pid_max),
                                    {.name = "random", .mode = S_IFDIR | 0555, .dir = random_dir},
                                    R_FILE("randomize_va_space", two),
+                                   {.name = "seccomp", .mode = S_IFDIR | 0555, .dir = seccomp_dir},
                                    R_FILE("sem", sem),
                                    R_FILE("shmall", shmall),
                                    R_FILE("shmmax", shmmax),

@@ -310,11 +310,13 @@ static int text_status(Node *n, TesCtx *ctx, GString *s) {
                            "\nCapAmb:\t" HEX16 "\nNoNewPrivs:\t%d\n",
                            c->cap_inheritable, c->cap_permitted, c->cap_effective, c->cap_bounding,
                            c->cap_ambient, c->no_new_privs);
-  guint cores = tes_kernel_cores(ctx->kernel);
+  guint cores = tes_kernel_cores(ctx->kernel), filters;
+  gint mode;
+  tes_task_seccomp(n->task, &mode, &filters);
   g_string_append_printf(s,
-                         "Seccomp:\t0\nSeccomp_filters:\t0\nCpus_allowed:\t%x\nCpus_allowed_list:\t0-%"
+                         "Seccomp:\t%d\nSeccomp_filters:\t%u\nCpus_allowed:\t%x\nCpus_allowed_list:\t0-%"
                          "u\nMems_allowed:\t1\nMems_allowed_list:\t0\n",
-                         cores >= 32 ? G_MAXUINT32 : (1U << cores) - 1, cores - 1);
+                         mode, filters, cores >= 32 ? G_MAXUINT32 : (1U << cores) - 1, cores - 1);
   g_string_append_printf(s,
                          "voluntary_ctxt_switches:\t%" G_GUINT64_FORMAT
                          "\nnonvoluntary_ctxt_switches:\t%" G_GUINT64_FORMAT "\n",

@@ -27,7 +27,7 @@ gboolean pt_syscall_trap(PtExec *e, TesTrap *out) {
     return FALSE;
   e->syscall_stop = TRUE;
   out->kind = TES_TRAP_SYSCALL;
-  out->foreign_abi = info.arch != AUDIT_ARCH_X86_64 || is_x32(info.entry.nr);
+  out->foreign_abi = info.arch != AUDIT_ARCH_X86_64 ? TES_ABI_I386 : is_x32(info.entry.nr) ? TES_ABI_X32 : 0;
   out->nr = info.entry.nr;
   for (guint i = 0; i < 6; i++)
     out->args[i] = info.entry.args[i];
@@ -43,7 +43,9 @@ static gboolean vsyscall_trap(PtExec *e, gulong nr, gboolean foreign, TesTrap *o
   e->regs.rax = (gulong)-ENOSYS;
   e->regs.orig_rax = nr;
   *out = (TesTrap){.kind = TES_TRAP_SYSCALL,
-                   .foreign_abi = foreign || is_x32(nr),
+                   .foreign_abi = foreign      ? TES_ABI_I386
+                                  : is_x32(nr) ? TES_ABI_X32
+                                               : 0,
                    .nr = nr,
                    .args = {e->regs.rdi, e->regs.rsi, e->regs.rdx, e->regs.r10, e->regs.r8, e->regs.r9},
                    .ip = e->regs.rip,

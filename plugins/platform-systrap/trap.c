@@ -40,7 +40,7 @@ static void direct_trap(StExec *e, TesTrap *out) {
     e->nr = READ(o->regs[ST_RAX]);
   out->kind = TES_TRAP_SYSCALL;
   out->nr = (gulong)(gint)e->nr; /* as the host reads it: 32 bits */
-  out->foreign_abi = is_x32(out->nr);
+  out->foreign_abi = is_x32(out->nr) ? TES_ABI_X32 : 0;
   out->args[0] = READ(o->regs[ST_RDI]);
   out->args[1] = READ(o->regs[ST_RSI]);
   out->args[2] = READ(o->regs[ST_RDX]);
@@ -61,7 +61,9 @@ static void syscall_trap(StExec *e, TesTrap *out) {
   e->nr = READ(c->rax);
   out->kind = TES_TRAP_SYSCALL;
   out->nr = (gulong)(gint)e->nr; /* as the host reads it: 32 bits */
-  out->foreign_abi = READ(e->frame->arch) != AUDIT_ARCH_X86_64 || is_x32(out->nr);
+  out->foreign_abi = READ(e->frame->arch) != AUDIT_ARCH_X86_64 ? TES_ABI_I386
+                     : is_x32(out->nr)                         ? TES_ABI_X32
+                                                               : 0;
   out->args[0] = READ(c->rdi);
   out->args[1] = READ(c->rsi);
   out->args[2] = READ(c->rdx);

@@ -51,9 +51,11 @@ typedef enum {
 
 enum { TES_ACCESS_READ = 1, TES_ACCESS_WRITE = 2, TES_ACCESS_EXEC = 4 }; /* 0: the platform cannot tell */
 
+enum { TES_ABI_X32 = 1 /* the number has the x32 bit */, TES_ABI_I386 = 2 /* made with int 0x80 */ };
+
 typedef struct {
   TesTrapKind kind;
-  gboolean foreign_abi; /* SYSCALL made with int 0x80, or the x32 bit: the core answers ENOSYS */
+  gint foreign_abi; /* SYSCALL: TES_ABI_*; not 0: the core answers ENOSYS */
   gulong nr;
   gulong args[6];
   gulong ip, sp;

@@ -123,5 +123,7 @@ struct rlimit tes_task_rlimit_pair(TesTask *, int resource);
 /* May `ctx` look into the task (ptrace access mode read)? K1 */
 gboolean tes_task_may_inspect(TesCtx *, TesTask *);
 int tes_task_set_comm(TesTask *, const char *);
+/* seccomp(2): its mode (SECCOMP_MODE_*) and how many filters it has. */
+void tes_task_seccomp(TesTask *, gint *mode, guint *filters);
 
 TES_END_DECLS
