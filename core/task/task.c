@@ -52,6 +52,20 @@ TesTask *tes_task_ref(TesTask *t) {
   return t;
 }
 
+static void free_rest(TesTask *t) {
+  tes_seccomp_release(t);
+  tes_sigpending_clear(&t->pending);
+  tes_mutex_clear(&t->work_lock);
+  tes_mutex_clear(&t->lock);
+  g_free(t);
+}
+
+/* What came too late for the task itself, without any lock: it may give back files and places. */
+static void work_and_free(gpointer task) {
+  tes_task_run_work(task);
+  free_rest(task);
+}
+
 /* May run under the task-set lock: by now everything that takes locks of its own has been given back. */
 static void task_free(TesTask *t) {
   tes_cgroup_free(t);
@@ -65,12 +79,10 @@ static void task_free(TesTask *t) {
       tes_ns_unref(ns[i]);
   if (t->tg)
     tes_tg_unref(t->tg);
-  tes_task_run_work(t); /* what came too late for the task itself */
-  tes_seccomp_release(t);
-  tes_sigpending_clear(&t->pending);
-  tes_mutex_clear(&t->work_lock);
-  tes_mutex_clear(&t->lock);
-  g_free(t);
+  if (t->work)
+    tes_epoch_defer(work_and_free, t);
+  else
+    free_rest(t);
 }
 
 void tes_task_unref(TesTask *t) {

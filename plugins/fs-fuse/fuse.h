@@ -156,6 +156,7 @@ static inline gsize fuse_bytes_copy(GBytes *b, void *to, gsize n) {
   gsize have;
   const void *p = g_bytes_get_data(b, &have);
   n = MIN(n, have);
-  memcpy(to, p, n);
+  if (n)
+    memcpy(to, p, n);
   return n;
 }
