@@ -143,12 +143,13 @@ static glong no_such_call(TesTask *t) {
   return -ENOSYS;
 }
 
-glong tes_task_serve_call(TesTask *t, const TesSyscall *row) {
+static inline glong serve_call(TesTask *t, const TesSyscall *row) {
   glong r;
   if (G_UNLIKELY(g_atomic_pointer_get(&t->seccomp)) && !tes_seccomp_permits(t, &r))
     return r;
   return row && row->fn ? row->fn(t, t->args) : no_such_call(t);
 }
+glong tes_task_serve_call(TesTask *t, const TesSyscall *row) { return serve_call(t, row); }
 
 static void serve_syscall(TesTask *t) {
   t->nr = t->trap.nr;
@@ -156,7 +157,7 @@ static void serve_syscall(TesTask *t) {
   t->fault_repeats = 0; /* it got as far as a call */
   t->no_result = FALSE;
   const TesSyscall *row = t->nr < TES_SYSCALL_MAX && !t->trap.foreign_abi ? t->kernel->syscalls[t->nr] : NULL;
-  glong r = G_UNLIKELY(t->kernel->watch) ? tes_watch_call(t, row) : tes_task_serve_call(t, row);
+  glong r = G_UNLIKELY(t->kernel->watch) ? tes_watch_call(t, row) : serve_call(t, row);
   if (t->no_result)
     return;
   t->exec->ops->set_result(t->exec, r);
@@ -322,16 +323,9 @@ void tes_task_tell_facts(TesTask *t) {
   t->exec->ops->facts(t->exec, facts, G_N_ELEMENTS(facts));
 }
 
-static void run_watched(TesTask *t) {
-  gint64 began = tes_watch_run_begin(t);
-  run_guest(t);
-  began = tes_watch_run_end(t, began);
-  serve_trap(t);
-  tes_watch_trap_end(t, began);
-}
-
 void tes_task_main(TesTask *t) {
   TesKernel *k = t->kernel;
+  const gboolean watched = k->watch != 0; /* constant: the usual way is one, so that it is inlined */
   current = t;
   tes_task_tell_facts(t);
   become_running(k);
@@ -341,12 +335,13 @@ void tes_task_main(TesTask *t) {
       ;
     if (g_atomic_int_get(&t->killed))
       break;
-    if (G_UNLIKELY(k->watch)) {
-      run_watched(t);
-      continue;
-    }
+    gint64 began = watched ? tes_watch_run_begin(t) : 0;
     run_guest(t);
+    if (watched)
+      began = tes_watch_run_end(t, began);
     serve_trap(t);
+    if (watched)
+      tes_watch_trap_end(t, began);
   }
   g_slist_free_full(g_steal_pointer(&t->borrowed_paths), drop_path);
   tes_task_do_exit(t); /* may free t */
