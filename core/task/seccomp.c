@@ -2,6 +2,7 @@
 /* seccomp(2): installing filters, inheriting them, and judging calls before they are served (run.c). The programs themselves are
  * checked and run by bpf.c. What the rules of a chain of filters say without looking at arguments is worked out when it is
  * installed (`allowed`), so that most calls of a filtered task cost one test of a bit. */
+#include <core/file/file.h>
 #include <core/task/bpf.h>
 #include <core/task/life.h>
 #include <core/task/seccomp.h>
@@ -26,6 +27,7 @@ struct _TesSeccomp {
   gboolean no_new_privs;                 /* its installer had it: whom it is put on must have it too */
   guint count, path;                     /* filters and instructions of the chain, from here on */
   guint64 allowed[TES_SYSCALL_MAX / 64]; /* native calls that the chain allows whatever their arguments are */
+  TesListener *listener;                 /* or NULL; referenced */
   guint n;
   struct sock_filter insn[];
 };
@@ -56,6 +58,7 @@ static void filter_unref(TesSeccomp *s) {
   while (s && g_atomic_int_dec_and_test(&s->refs)) {
     TesSeccomp *prev = s->prev;
     __atomic_sub_fetch(&all_bytes, size_of(s->n), __ATOMIC_RELAXED);
+    tes_listener_abandon(s->listener);
     g_free(s);
     s = prev;
   }
@@ -128,7 +131,8 @@ static gboolean strict_permits(TesTask *t) {
   return FALSE;
 }
 
-static gboolean act(TesTask *t, const TesBpfData *d, guint32 verdict, glong *result) {
+/* by: the filter that said so; NULL: none did. */
+static gboolean act(TesTask *t, const TesBpfData *d, guint32 verdict, const TesSeccomp *by, glong *result) {
   guint32 data = verdict & SECCOMP_RET_DATA;
   switch (action_of(verdict)) {
   case SECCOMP_RET_ALLOW:
@@ -139,8 +143,12 @@ static gboolean act(TesTask *t, const TesBpfData *d, guint32 verdict, glong *res
     t->no_result = TRUE; /* to the guest as it is: it may look like one of the core's restart codes */
     t->exec->ops->set_result(t->exec, (gulong)*result);
     return FALSE;
-  case SECCOMP_RET_TRACE:      /* nobody traces */
-  case SECCOMP_RET_USER_NOTIF: /* nobody listens */
+  case SECCOMP_RET_USER_NOTIF:
+    if (by && by->listener)
+      return tes_listener_ask(by->listener, t, &d->data, result);
+    *result = -ENOSYS;
+    return FALSE;
+  case SECCOMP_RET_TRACE: /* nobody traces */
     *result = -ENOSYS;
     return FALSE;
   case SECCOMP_RET_TRAP:
@@ -183,7 +191,7 @@ gboolean tes_seccomp_permits(TesTask *t, glong *result) {
   describe_call(t, &d);
   guint32 verdict = run_chain(chain, &d, &by);
   log_action(t, &d, verdict, by);
-  return act(t, &d, verdict, result);
+  return act(t, &d, verdict, by, result);
 }
 
 /* ---- Installing ---- */
@@ -274,6 +282,9 @@ static glong attach(TesTask *t, TesSeccomp **filter, gulong flags) {
   guint path = s->n + (prev ? prev->path : 0);
   if (path > MAX_PATH_INSNS)
     return -ENOMEM;
+  for (const TesSeccomp *p = s->listener ? prev : NULL; p; p = p->prev)
+    if (p->listener)
+      return -EBUSY;
   TesTask *other = flags & SECCOMP_FILTER_FLAG_TSYNC ? unlike(t) : NULL;
   if (other)
     return flags & SECCOMP_FILTER_FLAG_TSYNC_ESRCH ? -ESRCH : tes_pid_in(tes_pid_of(other->nrs), t->ns_pid);
@@ -290,22 +301,49 @@ static glong attach(TesTask *t, TesSeccomp **filter, gulong flags) {
 
 #define FLAGS                                                                             \
   (SECCOMP_FILTER_FLAG_TSYNC | SECCOMP_FILTER_FLAG_LOG | SECCOMP_FILTER_FLAG_SPEC_ALLOW | \
-   SECCOMP_FILTER_FLAG_TSYNC_ESRCH)
+   SECCOMP_FILTER_FLAG_TSYNC_ESRCH | SECCOMP_FILTER_FLAG_NEW_LISTENER |                   \
+   SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV)
+
+static gboolean flags_fit(gulong flags) {
+  gboolean listener = flags & SECCOMP_FILTER_FLAG_NEW_LISTENER;
+  /* A thread's number and a descriptor could not be told apart. */
+  if (listener && flags & SECCOMP_FILTER_FLAG_TSYNC && !(flags & SECCOMP_FILTER_FLAG_TSYNC_ESRCH))
+    return FALSE;
+  return !(flags & ~FLAGS) && (listener || !(flags & SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV));
+}
+
+static glong attach_and_tell(TesTask *t, TesSeccomp **s, gulong flags) {
+  tes_mutex_lock(&t->kernel->task_set);
+  glong r = attach(t, s, flags);
+  tes_mutex_unlock(&t->kernel->task_set);
+  if (r == 0)
+    tes_task_tell_facts(t);
+  return r;
+}
+
+/* The listener's descriptor, or what attach() says. */
+static glong attach_with_listener(TesTask *t, TesSeccomp **s, gulong flags) {
+  int fd = tes_fd_reserve(t, TRUE);
+  if (fd < 0)
+    return fd;
+  g_autoptr(TesFile) f = NULL;
+  (*s)->listener = tes_listener_new(t->kernel, (flags & SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV) != 0, &f);
+  glong r = attach_and_tell(t, s, flags);
+  tes_fd_fill(t, fd, r == 0 ? f : NULL);
+  return r == 0 ? fd : r;
+}
 
 static glong set_filter(TesTask *t, gulong flags, gulong from) {
-  if (flags & ~FLAGS)
+  if (!flags_fit(flags))
     return -EINVAL;
   g_autoptr(TesSeccomp) s = NULL;
   int r = read_filter(t, from, &s);
   if (r < 0)
     return r;
   s->log = (flags & SECCOMP_FILTER_FLAG_LOG) != 0;
-  tes_mutex_lock(&t->kernel->task_set);
-  glong done = attach(t, &s, flags);
-  tes_mutex_unlock(&t->kernel->task_set);
-  if (done == 0)
-    tes_task_tell_facts(t);
-  return done;
+  if (flags & SECCOMP_FILTER_FLAG_NEW_LISTENER)
+    return attach_with_listener(t, &s, flags);
+  return attach_and_tell(t, &s, flags);
 }
 
 static glong set_strict(TesTask *t) {
@@ -350,8 +388,8 @@ void tes_task_seccomp(TesTask *t, gint *mode, guint *filters) {
 
 static glong action_available(TesTask *t, gulong from) {
   static const guint32 actions[] = {SECCOMP_RET_KILL_PROCESS, SECCOMP_RET_KILL_THREAD, SECCOMP_RET_TRAP,
-                                    SECCOMP_RET_ERRNO,        SECCOMP_RET_TRACE,       SECCOMP_RET_LOG,
-                                    SECCOMP_RET_ALLOW};
+                                    SECCOMP_RET_ERRNO,        SECCOMP_RET_USER_NOTIF,  SECCOMP_RET_TRACE,
+                                    SECCOMP_RET_LOG,          SECCOMP_RET_ALLOW};
   guint32 action;
   if (tes_copy_in(t, &action, from, sizeof action) < 0)
     return -EFAULT;
@@ -362,6 +400,8 @@ static glong action_available(TesTask *t, gulong from) {
 }
 
 glong tes_seccomp(TesTask *t, const gulong a[6]) {
+  static const struct seccomp_notif_sizes sizes = {
+      sizeof(struct seccomp_notif), sizeof(struct seccomp_notif_resp), sizeof(struct seccomp_data)};
   gulong flags = (guint32)a[1], arg = a[2];
   switch ((guint32)a[0]) {
   case SECCOMP_SET_MODE_STRICT:
@@ -370,7 +410,8 @@ glong tes_seccomp(TesTask *t, const gulong a[6]) {
     return set_filter(t, flags, arg);
   case SECCOMP_GET_ACTION_AVAIL:
     return flags ? -EINVAL : action_available(t, arg);
-  case SECCOMP_GET_NOTIF_SIZES: /* there are no notifications */
+  case SECCOMP_GET_NOTIF_SIZES:
+    return flags ? -EINVAL : tes_copy_out(t, arg, &sizes, sizeof sizes);
   default:
     return -EINVAL;
   }

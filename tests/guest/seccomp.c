@@ -56,8 +56,8 @@ TEST(privileged_needs_no_new_privs_not) {
 
 TEST(action_avail) {
   const uint32_t known[] = {SECCOMP_RET_KILL_PROCESS, SECCOMP_RET_KILL_THREAD, SECCOMP_RET_TRAP,
-                            SECCOMP_RET_ERRNO,        SECCOMP_RET_TRACE,       SECCOMP_RET_LOG,
-                            SECCOMP_RET_ALLOW};
+                            SECCOMP_RET_ERRNO,        SECCOMP_RET_TRACE,       SECCOMP_RET_USER_NOTIF,
+                            SECCOMP_RET_LOG,          SECCOMP_RET_ALLOW};
   for (unsigned i = 0; i < COUNT(known); i++)
     CHECK_EQ(syscall(SYS_seccomp, SECCOMP_GET_ACTION_AVAIL, 0, &known[i]), 0);
   const uint32_t unknown[] = {SECCOMP_RET_ERRNO | 1, 0x12340000, 0x7ffb0000};
@@ -70,7 +70,8 @@ TEST(action_avail) {
 TEST(actions_in_proc) {
   char *s = read_file("/proc/sys/kernel/seccomp/actions_avail", NULL);
   REQUIRE(s);
-  const char *const names[] = {"kill_process", "kill_thread", "trap", "errno", "trace", "log", "allow"};
+  const char *const names[] = {"kill_process", "kill_thread", "trap", "errno",
+                               "user_notif",   "trace",       "log",  "allow"};
   for (unsigned i = 0; i < COUNT(names); i++)
     CHECK(strstr(s, names[i]));
   CHECK(strstr(s, "kill_process kill_thread trap errno") == s);
