@@ -327,7 +327,7 @@ static gboolean may_have_locks(TesFile *f) {
 }
 
 void tes_lock_fd_closed(TesFile *f, TesFdTable *t) {
-  if (may_have_locks(f))
+  if (!(f->flags & O_PATH) && may_have_locks(f)) /* an O_PATH descriptor has not opened the file */
     drop_owner(f, t);
 }
 

@@ -229,8 +229,7 @@ static int truncate_place(TesTask *t, TesPath *p, goffset len) {
     tes_file_signal_self(t, SIGXFSZ);
     return -EFBIG;
   }
-  TesSetAttr set = {.valid = TES_SET_SIZE | TES_SET_MTIME | TES_SET_CTIME, .size = len};
-  set.mtime.tv_nsec = set.ctime.tv_nsec = UTIME_NOW;
+  TesSetAttr set = {.valid = TES_SET_SIZE | TES_SET_IF_RESIZED, .size = len};
   if (tes_inode_drops_setid(i, tes_task_ctx(t), FALSE, &set.mode))
     set.valid |= TES_SET_MODE;
   if ((r = tes_inode_get_write(i)) < 0)

@@ -3,6 +3,7 @@
 #include "host.h"
 #include <dirent.h>
 #include <fcntl.h>
+#include <sys/mman.h>
 #include <sys/syscall.h>
 #include <sys/uio.h>
 
@@ -109,6 +110,13 @@ static goffset host_seek(TesFile *f, TesCtx *ctx, goffset off, int whence) {
 
 static int host_file_map(TesFile *f, TesCtx *ctx, guint prot, gboolean shared, TesMapSource **out) {
   (void)ctx, (void)prot;
+  HostFile *h = of(f);
+  if (host_super(h->i)->rw) { /* mapping counts as a read even if no page is ever mapped for the guest */
+    void *p = mmap(NULL, TES_PAGE_SIZE, PROT_READ, MAP_SHARED, h->fd, 0);
+    if (p != MAP_FAILED)
+      munmap(p, TES_PAGE_SIZE);
+    host_attr_stale(h->i);
+  }
   /* A shared mapping of a writable description may be made writable later by mprotect. */
   return host_map(of(f)->i, shared && (f->flags & O_ACCMODE) == O_RDWR && host_super(of(f)->i)->rw, out);
 }

@@ -137,9 +137,18 @@ static struct timespec host_time(HostInode *i, const struct timespec *t, gboolea
   return (struct timespec){now / TES_NSEC, now % TES_NSEC};
 }
 
+/* ftruncate(2) changes times, whatever the size was. */
+static int resize(int fd, const TesSetAttr *set) {
+  struct stat st;
+  if ((set->valid & TES_SET_IF_RESIZED) && fstat(fd, &st) == 0 && st.st_size == set->size)
+    return 0;
+  return ftruncate(fd, set->size) < 0 ? -errno : 0;
+}
+
 static int change(HostInode *i, int fd, const TesSetAttr *set) {
-  if ((set->valid & TES_SET_SIZE) && ftruncate(fd, set->size) < 0)
-    return -errno;
+  int e = (set->valid & TES_SET_SIZE) ? resize(fd, set) : 0;
+  if (e < 0)
+    return e;
   if (set->valid & (TES_SET_UID | TES_SET_GID)) {
     guint32 keep = host_super(i)->emulate ? 0 : (guint32)-1; /* an attribute holds both */
     uid_t u = set->valid & TES_SET_UID ? set->uid : keep ? keep : i->base.uid;

@@ -124,14 +124,16 @@ int host_symlink(TesInode *base, TesCtx *ctx, const char *name, const char *targ
   return finish(dir, dirfd, name, r, out);
 }
 
-/* A nameless file (O_TMPFILE) is linked through its descriptor. */
+/* A nameless file (O_TMPFILE), or one whose known name is gone, is linked through its descriptor. */
 static int link_nameless(HostInode *t, int dirfd, const char *name) {
-  int fd = host_fd_get_open(t, SLOT_WRITE);
+  int slot = SLOT_WRITE, fd = host_fd_get_open(t, slot);
+  if (fd < 0)
+    fd = host_fd_get_open(t, slot = SLOT_READ);
   if (fd < 0)
     return -ENOENT;
   g_autofree char *self = g_strdup_printf("/proc/self/fd/%d", fd);
   int r = linkat(AT_FDCWD, self, dirfd, name, AT_SYMLINK_FOLLOW) < 0 ? -errno : 0;
-  host_fd_put(t, SLOT_WRITE);
+  host_fd_put(t, slot);
   return r;
 }
 
@@ -143,7 +145,8 @@ int host_link(TesInode *base, TesCtx *ctx, const char *name, TesInode *target) {
   if (dirfd < 0)
     return dirfd;
   tes_mutex_lock(&s->names_lock);
-  gboolean nameless = !t->parent;
+  gboolean nameless = !t->parent || t->unlinked;
+  HostInode *old = t->parent;
   int r;
   if (nameless) {
     r = link_nameless(t, dirfd, name);
@@ -158,8 +161,13 @@ int host_link(TesInode *base, TesCtx *ctx, const char *name, TesInode *target) {
     t->parent = host_inode(tes_inode_ref(base));
     g_free(t->name);
     t->name = g_strdup(name);
+    t->unlinked = FALSE;
+  } else {
+    old = NULL;
   }
   tes_mutex_unlock(&s->names_lock);
+  if (old)
+    tes_inode_unref(&old->base);
   host_attr_stale(t);
   host_attr_stale(dir);
   host_fd_put(dir, SLOT_READ);

@@ -17,11 +17,23 @@ gssize ov_getxattr(TesInode *base, TesCtx *ctx, const char *name, void *value, g
   return r->ops->getxattr(r, ctx, name, value, size);
 }
 
+/* What the flags forbid is no reason to copy. */
+static int may_set(TesInode *r, TesCtx *ctx, const char *name, int flags) {
+  if (!flags || !TES_HAS(r->ops, getxattr))
+    return 0;
+  gssize n = r->ops->getxattr(r, ctx, name, NULL, 0);
+  if (n == -ENODATA)
+    return (flags & XATTR_REPLACE) ? -ENODATA : 0;
+  return n >= 0 && (flags & XATTR_CREATE) ? -EEXIST : 0;
+}
+
 int ov_setxattr(TesInode *base, TesCtx *ctx, const char *name, const void *value, gsize size, int flags) {
   OvInode *o = ov_inode(base);
   if (own(ov_super(o), name))
     return -EOPNOTSUPP;
-  int r = ov_copy_up(o, ctx, -1);
+  int r = ov_upper(o) ? 0 : may_set(ov_real(o), ctx, name, flags);
+  if (r == 0)
+    r = ov_copy_up(o, ctx, -1);
   if (r < 0)
     return r;
   TesInode *u = ov_upper(o);

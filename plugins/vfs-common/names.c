@@ -62,20 +62,22 @@ static gboolean safe_to_link(TesCtx *ctx, TesInode *t) {
          tes_inode_permission(t, ctx, R_OK | W_OK) == 0;
 }
 
-gboolean rules_is_gone(TesCtx *ctx, TesInode *i) {
+static gboolean is_gone(TesCtx *ctx, TesInode *i) {
   TesAttr a;
   return TES_HAS(i->ops, getattr) && i->ops->getattr(i, ctx, &a) == 0 && a.nlink == 0;
 }
 
 int rules_may_link(TesCtx *ctx, TesInode *t) { return safe_to_link(ctx, t) ? 0 : -EPERM; }
 
-int rules_link(TesCtx *ctx, TesInode *dir, const char *name, TesInode *t, TesInode **out) {
+int rules_link(TesCtx *ctx, TesInode *dir, const char *name, TesInode *t, gboolean linkable, TesInode **out) {
   if (t->super != dir->super)
     return -EXDEV;
   if (t->flags & (TES_INODE_APPEND_ONLY | TES_INODE_IMMUTABLE))
     return -EPERM;
   if (!TES_HAS(dir->ops, link) || S_ISDIR(t->mode))
     return -EPERM;
+  if (!linkable && is_gone(ctx, t))
+    return -ENOENT;
   int r = dir->ops->link(dir, ctx, name, t);
   if (r >= 0)
     *out = tes_inode_ref(t);

@@ -20,10 +20,10 @@ int rules_may_delete(TesCtx *, TesInode *dir, TesInode *victim, gboolean as_dir)
 int rules_make(TesCtx *, TesInode *dir, const char *name, const TesNode *node, TesInode **out);
 /* May it get another name? Asked before what the directory allows. */
 int rules_may_link(TesCtx *, TesInode *target);
-/* Another name of `target`, which is on the same mount; *out: target, referenced. */
-/* It has no name left. */
-gboolean rules_is_gone(TesCtx *, TesInode *);
-int rules_link(TesCtx *, TesInode *dir, const char *name, TesInode *target, TesInode **out);
+/* Another name of `target`, which is on the same mount; *out: target, referenced. What has lost its last name stays nameless; `linkable`: it
+ * never had one (O_TMPFILE). */
+int rules_link(TesCtx *, TesInode *dir, const char *name, TesInode *target, gboolean linkable,
+               TesInode **out);
 
 /* May a symbolic link in `dir` be followed, as the last component of a path? */
 int rules_may_follow(TesCtx *, TesInode *dir, TesInode *link);

@@ -8,11 +8,8 @@
 static int make_link(const Walk *w, TesPath *target, TesInode **out) {
   if (v1_pos(target)->mnt != w->pos.mnt)
     return -EXDEV;
-  /* What has lost its last name stays nameless. */
   gboolean linkable = d_flags(v1_pos(target)->d) & D_LINKABLE;
-  if (!linkable && rules_is_gone(w->ctx, target->inode))
-    return -ENOENT;
-  int r = rules_link(w->ctx, w->pos.d->inode, w->last, target->inode, out);
+  int r = rules_link(w->ctx, w->pos.d->inode, w->last, target->inode, linkable, out);
   if (r >= 0 && linkable)
     d_clear(v1_pos(target)->d, D_LINKABLE);
   return r;

@@ -15,11 +15,8 @@ int v2_may_create(TesCtx *ctx, Mount *mnt, Dentry *dir) {
 static int make_link(TesCtx *ctx, const Walk *w, TesPath *target, const char *name, TesInode **out) {
   if (v2_path(target)->mnt != w->pos.mnt)
     return -EXDEV;
-  /* What has lost its last name stays nameless. */
   gboolean linkable = d_flags(v2_path(target)->d) & D_LINKABLE;
-  if (!linkable && rules_is_gone(ctx, target->inode))
-    return -ENOENT;
-  int r = rules_link(ctx, d_inode(w->pos.d), name, target->inode, out);
+  int r = rules_link(ctx, d_inode(w->pos.d), name, target->inode, linkable, out);
   if (r >= 0 && linkable)
     d_clear(v2_path(target)->d, D_LINKABLE);
   return r;

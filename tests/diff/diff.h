@@ -33,6 +33,7 @@ typedef struct {
   void *at; /* NULL: unused */
   size_t len;
   bool writable;
+  bool may_be_copy; /* mmap(2) leaves open whether later writes to the file show */
 } Map;
 
 typedef struct {

@@ -33,7 +33,7 @@ static void op_close_range(void) {
 
 static void op_flags(void) {
   int fd = any_fd(), how = (int)below(6),
-      v = (chance(50) ? O_APPEND : 0) | O_NONBLOCK | (chance(20) ? O_NOATIME : 0);
+      v = (chance(50) ? O_APPEND : 0) | O_NONBLOCK | (chance(20) && !opt_user_attributes ? O_NOATIME : 0);
   static const int commands[] = {F_GETFL, F_GETFL, F_SETFL, F_GETFD, F_SETFD, F_GETFD};
   int cmd = commands[how];
   if (cmd == F_SETFD)

@@ -242,7 +242,7 @@ static void on_fault(int sig) {
 }
 
 /* Reads (and hashes) or writes guest memory; says the signal it raised. */
-static void touch(char *p, size_t n, bool write) {
+static void touch(char *p, size_t n, bool write, bool open_contents) {
   struct sigaction sa = {.sa_handler = on_fault, .sa_flags = SA_NODEFER};
   sigaction(SIGBUS, &sa, NULL);
   sigaction(SIGSEGV, &sa, NULL);
@@ -255,7 +255,10 @@ static void touch(char *p, size_t n, bool write) {
     say(" written");
   } else {
     uint32_t h = hash(p, n);
-    say(" #%zu:%08x", n, h);
+    if (open_contents)
+      say(" read");
+    else
+      say(" #%zu:%08x", n, h);
   }
   guarded = false;
 }
@@ -272,11 +275,12 @@ static void op_mmap(void) {
   m->at = mmap(NULL, len, prot, flags, fd, at);
   m->len = len;
   m->writable = prot & PROT_WRITE;
+  m->may_be_copy = m->writable && flags == MAP_PRIVATE;
   done(m->at == MAP_FAILED ? -1 : 0);
   if (m->at == MAP_FAILED)
     m->at = NULL;
   else if (chance(50))
-    touch(m->at, 1 + below((unsigned)len), false);
+    touch(m->at, 1 + below((unsigned)len), false, false);
 }
 
 static void op_map_use(void) {
@@ -292,7 +296,7 @@ static void op_map_use(void) {
   }
   if (n > m->len - at)
     n = m->len - at;
-  touch((char *)m->at + at, n, write);
+  touch((char *)m->at + at, n, write, m->may_be_copy);
 }
 
 static void op_msync(void) {
