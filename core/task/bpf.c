@@ -96,7 +96,7 @@ static gboolean memory_is_written(const struct sock_filter *f, guint n) {
     } else if (BPF_CLASS(f[i].code) == BPF_JMP) {
       written[i + 1 + f[i].jt] &= w;
       written[i + 1 + f[i].jf] &= w;
-    } else if (BPF_CLASS(f[i].code) != BPF_RET && i + 1 < n) {
+    } else if (i + 1 < n) { /* after a return too, as Linux has it */
       written[i + 1] &= w;
     }
   }

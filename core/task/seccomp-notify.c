@@ -277,17 +277,20 @@ static gboolean withdraw_fd(TesListener *l, guint64 id, AddFd *a) {
   return TRUE;
 }
 
+/* A signal takes it back, unless the waiting task is at it: then it will be done soon. */
 static glong pass_fd(TesListener *l, TesTask *t, guint64 id, AddFd *a) {
   tes_mutex_lock(&l->lock);
   glong r = offer_fd(l, id, a);
+  gboolean taken = FALSE;
   while (r == 0 && !a->done) {
     tes_mutex_unlock(&l->lock);
-    int e = tes_task_block(t, TES_TIME_INFINITE);
+    int e = taken ? tes_task_block_killable(t, TES_TIME_INFINITE) : tes_task_block(t, TES_TIME_INFINITE);
     tes_mutex_lock(&l->lock);
     if (e == 0 || a->done)
       continue;
-    withdraw_fd(l, id, a);
-    r = -EINTR;
+    if (taken || withdraw_fd(l, id, a))
+      r = taken ? -EINTR : -TES_ERESTARTSYS;
+    taken = TRUE;
   }
   if (r == 0)
     r = a->result;

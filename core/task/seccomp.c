@@ -23,6 +23,7 @@ struct _TesSeccomp {
   gint refs;
   TesSeccomp *prev;                      /* older filter, referenced */
   gboolean strict;                       /* SECCOMP_MODE_STRICT: no program, no prev */
+  gboolean reads_ip;                     /* one of the chain asks for the instruction pointer */
   gboolean log;                          /* SECCOMP_FILTER_FLAG_LOG */
   gboolean no_new_privs;                 /* its installer had it: whom it is put on must have it too */
   guint count, path;                     /* filters and instructions of the chain, from here on */
@@ -92,10 +93,16 @@ static void i386_args(TesTask *t, TesBpfData *d) {
     d->data.args[i] = (guint32)args[i];
 }
 
+/* The platform may have to be asked for it, which costs more than the call. */
+static void find_ip(TesTask *t, TesBpfData *d) {
+  if (!d->data.instruction_pointer)
+    d->data.instruction_pointer = tes_task_regs(t, FALSE)->rip;
+}
+
 static void describe_call(TesTask *t, TesBpfData *d) {
   d->data.nr = (int)t->trap.nr;
   d->data.arch = t->trap.foreign_abi == TES_ABI_I386 ? AUDIT_ARCH_I386 : AUDIT_ARCH_X86_64;
-  d->data.instruction_pointer = t->trap.ip ? t->trap.ip : tes_task_regs(t, FALSE)->rip;
+  d->data.instruction_pointer = t->trap.ip;
   if (t->trap.foreign_abi == TES_ABI_I386)
     i386_args(t, d);
   else
@@ -104,8 +111,9 @@ static void describe_call(TesTask *t, TesBpfData *d) {
 }
 
 /* SIGSYS with the registers as before the call, so that a handler can do something else in its place. */
-static void raise_sigsys(TesTask *t, const TesBpfData *d, int reason) {
+static void raise_sigsys(TesTask *t, TesBpfData *d, int reason) {
   TesRegs *r = tes_task_regs(t, TRUE);
+  d->data.instruction_pointer = r->rip;
   r->rax = r->orig_rax;
   siginfo_t info = {.si_signo = SIGSYS, .si_code = CODE_SECCOMP, .si_errno = reason};
   info.si_call_addr = (void *)d->data.instruction_pointer; /* NOLINT: an address of the guest */
@@ -132,7 +140,7 @@ static gboolean strict_permits(TesTask *t) {
 }
 
 /* by: the filter that said so; NULL: none did. */
-static gboolean act(TesTask *t, const TesBpfData *d, guint32 verdict, const TesSeccomp *by, glong *result) {
+static gboolean act(TesTask *t, TesBpfData *d, guint32 verdict, const TesSeccomp *by, glong *result) {
   guint32 data = verdict & SECCOMP_RET_DATA;
   switch (action_of(verdict)) {
   case SECCOMP_RET_ALLOW:
@@ -144,6 +152,7 @@ static gboolean act(TesTask *t, const TesBpfData *d, guint32 verdict, const TesS
     t->exec->ops->set_result(t->exec, (gulong)*result);
     return FALSE;
   case SECCOMP_RET_USER_NOTIF:
+    find_ip(t, d);
     if (by && by->listener)
       return tes_listener_ask(by->listener, t, &d->data, result);
     *result = -ENOSYS;
@@ -189,6 +198,8 @@ gboolean tes_seccomp_permits(TesTask *t, glong *result) {
     return TRUE;
   TesBpfData d;
   describe_call(t, &d);
+  if (G_UNLIKELY(chain->reads_ip))
+    find_ip(t, &d);
   guint32 verdict = run_chain(chain, &d, &by);
   log_action(t, &d, verdict, by);
   return act(t, &d, verdict, by, result);
@@ -204,6 +215,14 @@ static void find_allowed(TesSeccomp *s) {
     if (tes_bpf_run(s->insn, &d, WORD_NR_ARCH, &r) && action_of(r) == SECCOMP_RET_ALLOW)
       s->allowed[nr / 64] |= 1ULL << nr % 64;
   }
+}
+
+static gboolean reads_ip(const TesSeccomp *s) {
+  const guint ip = offsetof(struct seccomp_data, instruction_pointer);
+  for (guint i = 0; i < s->n; i++)
+    if (s->insn[i].code == (BPF_LD | BPF_W | BPF_ABS) && (s->insn[i].k == ip || s->insn[i].k == ip + 4))
+      return TRUE;
+  return FALSE;
 }
 
 /* The guest's program, checked: *out, not linked to anything yet. */
@@ -229,6 +248,7 @@ static int read_filter(TesTask *t, gulong from, TesSeccomp **out) {
   if (r < 0)
     return r;
   s->no_new_privs = t->cred->no_new_privs;
+  s->reads_ip = reads_ip(s);
   find_allowed(s);
   *out = g_steal_pointer(&s);
   return 0;
@@ -292,6 +312,7 @@ static glong attach(TesTask *t, TesSeccomp **filter, gulong flags) {
   s->count = 1 + (prev ? prev->count : 0);
   for (guint i = 0; prev && i < G_N_ELEMENTS(s->allowed); i++)
     s->allowed[i] &= prev->allowed[i];
+  s->reads_ip |= prev && prev->reads_ip;
   s->prev = prev ? filter_ref(prev) : NULL;
   put_on(t, g_steal_pointer(filter));
   if (flags & SECCOMP_FILTER_FLAG_TSYNC)
