@@ -107,6 +107,21 @@ gboolean tes_mutex_trylock(TesMutex *m) {
   return TRUE;
 }
 
+gboolean tes_mutex_lock_within(TesMutex *m, gint64 ns) {
+  struct timespec until;
+  check_order(m, m->klass);
+  if (ns == 0)
+    return tes_mutex_trylock(m);
+  clock_gettime(CLOCK_MONOTONIC, &until);
+  ns += until.tv_nsec;
+  until.tv_sec += ns / 1000000000;
+  until.tv_nsec = ns % 1000000000;
+  if (pthread_mutex_clocklock(&m->m, CLOCK_MONOTONIC, &until) != 0)
+    return FALSE;
+  push_held(m, m->klass);
+  return TRUE;
+}
+
 void tes_mutex_unlock(TesMutex *m) {
   pop_held(m, m->klass);
   pthread_mutex_unlock(&m->m);

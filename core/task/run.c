@@ -105,6 +105,25 @@ void tes_task_set_blocked(TesTask *t, TesTaskState state) {
   }
 }
 
+/* Nobody tells a waiter for a lock that it was killed: it looks now and then. */
+#define LOOK_EVERY (20 * 1000000)
+
+gboolean tes_task_lock(TesMutex *m) {
+  TesTask *t = current;
+  gboolean held = tes_mutex_lock_within(m, 0);
+  if (held)
+    return TRUE;
+  if (!t || g_atomic_int_get(&t->state) != TES_TASK_KERNEL) {
+    tes_mutex_lock(m);
+    return TRUE;
+  }
+  tes_task_set_blocked(t, TES_TASK_BLOCKED_WITHIN);
+  while (!tes_task_is_killed(t) && !(held = tes_mutex_lock_within(m, LOOK_EVERY)))
+    ;
+  tes_task_set_blocked(t, TES_TASK_KERNEL);
+  return held;
+}
+
 static void interrupt_one(gpointer tid, gpointer task, gpointer data) {
   (void)tid, (void)data;
   tes_task_interrupt(task);

@@ -65,7 +65,10 @@ int v1_lookup(TesCtx *ctx, Dirent *dir, const char *name, gboolean cached_only, 
     return -EAGAIN;
   if (d_asks_always(dir))
     return ask(ctx, dir, name, out);
-  TES_LOCKED(&dir->lock);
+  if (!tes_task_lock(&dir->lock))
+    return -EINTR;
   *out = v1_child(dir, name); /* somebody else may have asked meanwhile */
-  return *out ? 0 : ask(ctx, dir, name, out);
+  r = *out ? 0 : ask(ctx, dir, name, out);
+  tes_mutex_unlock(&dir->lock);
+  return r;
 }

@@ -45,7 +45,9 @@ int v1_make(Walk *w, const TesNode *n, Dirent **out) {
 }
 
 static int make_new(Walk *w, const TesNode *n, Dirent **out) {
-  TES_LOCKED(&w->pos.d->lock);
+  if (!tes_task_lock(&w->pos.d->lock))
+    return -EINTR;
+  g_autoptr(TesMutexHolder) locked = &w->pos.d->lock;
   int r = v1_lookup_locked(w->ctx, w->pos.d, w->last, out);
   if (r != -ENOENT)
     return r < 0 ? r : -EEXIST;
@@ -110,7 +112,9 @@ static int remove_dirent(Walk *w, Dirent *d, gboolean dir) {
 /* *covered: the dirent, referenced, if something is mounted on it in another namespace. */
 static int remove_last(Walk *w, gboolean dir, Dirent **covered) {
   Dirent *d;
-  TES_LOCKED(&w->pos.d->lock);
+  if (!tes_task_lock(&w->pos.d->lock))
+    return -EINTR;
+  g_autoptr(TesMutexHolder) locked = &w->pos.d->lock;
   int r = v1_lookup_locked(w->ctx, w->pos.d, w->last, &d);
   if (r < 0)
     return r;

@@ -139,9 +139,12 @@ int v2_lookup(V2 *v, TesCtx *ctx, Dentry *dir, const char *name, gsize len, cons
     return error;
   if (!v2_dir_is_cached(dir))
     return ask(v, ctx, dir, name, len, NULL, out);
-  TES_LOCKED(&dir->lock);
+  if (!tes_task_lock(&dir->lock))
+    return -EINTR;
   *out = v2_dcache_find_ref(v, dir, name, len);
-  return *out ? 0 : ask(v, ctx, dir, name, len, more, out);
+  int r = *out ? 0 : ask(v, ctx, dir, name, len, more, out);
+  tes_mutex_unlock(&dir->lock);
+  return r;
 }
 
 void v2_instantiate(Dentry *d, TesInode *inode) {

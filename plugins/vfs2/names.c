@@ -66,9 +66,11 @@ int v2_op_create(TesVfs *vfs, TesCtx *ctx, const TesAt *at, const TesNode *n, Te
     return r;
   if (w.last_kind != LAST_NORM) {
     r = -EEXIST;
+  } else if (!tes_task_lock(&w.pos.d->lock)) {
+    r = -EINTR;
   } else {
-    TES_LOCKED(&w.pos.d->lock);
     r = create_in_locked_dir(&w, n, &d);
+    tes_mutex_unlock(&w.pos.d->lock);
   }
   if (r >= 0 && out)
     *out = v2_path_new(w.v, v2_mount_ref(w.pos.mnt), v2_dentry_ref(d));
@@ -126,8 +128,9 @@ int v2_op_remove(TesVfs *vfs, TesCtx *ctx, const TesAt *at, gboolean dir) {
     r = rules_remove_last(w.last_kind, dir);
   else if (v2_mount_read_only(w.pos.mnt))
     r = -EROFS;
+  else if (!tes_task_lock(&w.pos.d->lock))
+    r = -EINTR;
   else {
-    tes_mutex_lock(&w.pos.d->lock);
     r = v2_lookup_locked(w.v, ctx, w.pos.d, w.last, w.last_len, &d);
     if (r >= 0)
       r = remove_locked(&w, d, dir);

@@ -47,7 +47,8 @@ static int find_or_create(Walk *w, guint32 mode, Dentry **d, gboolean *created) 
     return r;
   v2_dentry_unref(*d);
   *d = NULL;
-  tes_mutex_lock(&w->pos.d->lock);
+  if (!tes_task_lock(&w->pos.d->lock))
+    return -EINTR;
   r = v2_lookup_locked(w->v, w->ctx, w->pos.d, w->last, w->last_len, d);
   if (r >= 0 && !d_inode(*d)) {
     r = create_locked(w, *d, mode);

@@ -313,6 +313,25 @@ TEST(killed_while_it_waits) {
   fuse_server_stop(&s);
 }
 
+/* While one waits for the server's answer about a name, another waits for the first one's lock of the directory. */
+TEST(killed_behind_one_that_waits) {
+  FuseServer s = fuse_server_start("");
+  struct stat st;
+
+  s.control->fault_op = FUSE_LOOKUP;
+  s.control->fault = FAULT_HANG;
+  unsigned before = s.control->seen[FUSE_LOOKUP];
+  pid_t first = CHILD(stat(at(&s, "b"), &st));
+  WAIT_FOR(s.control->seen[FUSE_LOOKUP] > before);
+  pid_t second = CHILD(stat(at(&s, "c"), &st));
+  sleep_ms(50);
+  SYS(kill(second, SIGKILL));
+  CHECK_EQ(check_wait(second), SIGKILL);
+  SYS(kill(first, SIGKILL));
+  CHECK_EQ(check_wait(first), SIGKILL);
+  fuse_server_stop(&s);
+}
+
 static void nothing(int sig) { (void)sig; }
 
 TEST(interrupted_while_it_waits) {

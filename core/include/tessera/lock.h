@@ -61,6 +61,11 @@ void tes_mutex_init(TesMutex *, const TesLockClass *);
 void tes_mutex_clear(TesMutex *);
 void tes_mutex_lock(TesMutex *);
 gboolean tes_mutex_trylock(TesMutex *);
+/* Waits so many nanoseconds at most. */
+gboolean tes_mutex_lock_within(TesMutex *, gint64 ns);
+/* For a lock that others may hold as long as a process of the sandbox likes (a directory of a filesystem that a process serves): FALSE if the
+ * calling task was killed meanwhile. Who waits for it does not keep Pause waiting. */
+gboolean tes_task_lock(TesMutex *);
 void tes_mutex_unlock(TesMutex *);
 /* Aborts in debug builds unless the calling thread holds it. */
 void tes_mutex_assert_held(const TesMutex *);
