@@ -76,12 +76,20 @@ static void batch_free(Batch *b) {
 }
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(Batch, batch_free)
 
+#define MAX_LISTING (256UL << 20) /* bytes of names */
+
 int ov_list_layer(TesInode *dir, TesCtx *ctx, OvNameFunc fn, gpointer data) {
   g_autoptr(TesFile) f = NULL;
   g_autoptr(Batch) b = batch_new();
   goffset pos = 0;
   int r = ov_open_real(dir, ctx, O_RDONLY | O_DIRECTORY, &f);
+  TesTask *t = tes_ctx_task(ctx);
+  gsize total = 0;
   while (r == 0 && (r = read_batch(f, ctx, &pos, b)) == 0 && b->raw->len) {
+    /* A directory that a process serves need not end. */
+    total += b->text->len;
+    if (total > MAX_LISTING || (t && tes_task_is_killed(t)))
+      return total > MAX_LISTING ? -ENOMEM : -EINTR;
     for (guint k = 0; k < b->raw->len && r == 0; k++) {
       const Raw *e = &g_array_index(b->raw, Raw, k);
       if (!dots(b->text->str + e->name))

@@ -315,6 +315,8 @@ TEST(killed_while_it_waits) {
 
 /* While one waits for the server's answer about a name, another waits for the first one's lock of the directory. */
 TEST(killed_behind_one_that_waits) {
+  if (!check_in_sandbox)
+    SKIP("Linux does not promise that a request that was read can be given up");
   FuseServer s = fuse_server_start("");
   struct stat st;
 
