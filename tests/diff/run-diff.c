@@ -16,8 +16,8 @@
 #include <sys/prctl.h>
 #include <sys/wait.h>
 
-#define FIXED_SEED 34
-#define FIXED_OPS 19000
+#define FIXED_SEED 40
+#define FIXED_OPS 50000
 #define THREADS_OPS 16000
 #define PREFIX 400 /* operations that an overlay has in its lower layer */
 
