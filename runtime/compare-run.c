@@ -65,6 +65,7 @@ static GPtrArray *command_line(const RunPlan *plan, const Arm *arm, const char *
     if (trace) {
       g_ptr_array_add(keep, g_strconcat("--strace-to=", trace, NULL));
       g_ptr_array_add(argv, keep->pdata[keep->len - 1]);
+      g_ptr_array_add(argv, "--trace=plain");
     }
     g_ptr_array_add(argv, "--");
   }

@@ -155,8 +155,16 @@ static gboolean set_trace(gpointer o, char **a, GError **e) {
       d->trace_path = TRUE;
     else if (g_str_equal(*w, "syscalls"))
       d->strace = TRUE;
+    else if (g_str_equal(*w, "json"))
+      d->json = TRUE;
+    else if (g_str_has_prefix(*w, "json:") && (*w)[5])
+      d->json = set_string(&d->json_to, (char *[]){*w + 5});
+    else if (g_str_equal(*w, "regs"))
+      d->json_regs = TRUE;
+    else if (g_str_equal(*w, "plain"))
+      d->strace_plain = TRUE;
     else
-      return bad_value(e, "trace", a[0], "path, syscalls, or both with a comma between");
+      return bad_value(e, "trace", a[0], "path, syscalls, json[:FILE], regs or plain, with commas between");
   }
   return TRUE;
 }
@@ -256,8 +264,8 @@ void do_options_init(DoOptions *o) {
 }
 
 void do_options_clear(DoOptions *o) {
-  char **strings[] = {&o->platform, &o->vfs,      &o->device,    &o->root,          &o->overlay,
-                      &o->cwd,      &o->hostname, &o->strace_to, &o->strace_filter, &o->stats_to};
+  char **strings[] = {&o->platform, &o->vfs,       &o->device,        &o->root,     &o->overlay, &o->cwd,
+                      &o->hostname, &o->strace_to, &o->strace_filter, &o->stats_to, &o->json_to};
   for (gsize i = 0; i < G_N_ELEMENTS(strings); i++)
     g_free(*strings[i]);
   g_ptr_array_unref(o->plugin_dirs);

@@ -10,7 +10,7 @@
 typedef struct {
   TesKernel *kernel;
   Stdio *stdio;
-  int strace_fd, stats_fd; /* of --strace-to and --stats; or 0 */
+  int strace_fd, stats_fd, json_fd; /* of --strace-to, --stats and --trace=json; or 0 */
   int signal_fd;
   GSource *signals;
 } Sandbox;
@@ -144,12 +144,14 @@ static gboolean open_output(const char *flag, const char *path, int *fd, GError 
 
 static gboolean open_outputs(Sandbox *s, const DoOptions *o, GError **error) {
   s->stats_fd = o->stats ? STDERR_FILENO : 0;
+  s->json_fd = o->json ? STDERR_FILENO : 0;
   return open_output("strace-to", o->strace_to, &s->strace_fd, error) &&
-         open_output("stats", o->stats_to, &s->stats_fd, error);
+         open_output("stats", o->stats_to, &s->stats_fd, error) &&
+         open_output("trace=json", o->json_to, &s->json_fd, error);
 }
 
 static void close_outputs(Sandbox *s) {
-  int fds[] = {s->strace_fd, s->stats_fd};
+  int fds[] = {s->strace_fd, s->stats_fd, s->json_fd};
   for (gsize i = 0; i < G_N_ELEMENTS(fds); i++)
     if (fds[i] > STDERR_FILENO)
       close(fds[i]);
@@ -170,6 +172,9 @@ static TesKernel *make_kernel(TesRegistry *r, const DoOptions *o, const Sandbox 
                      .strace_fd = s->strace_fd,
                      .strace_filter = o->strace_filter,
                      .stats_fd = s->stats_fd,
+                     .json_fd = s->json_fd,
+                     .json_regs = o->json_regs,
+                     .strace_plain = o->strace_plain,
                      .inject = o->inject->len > 1 ? (const char *const *)o->inject->pdata : NULL,
                      .cpuid = o->cpuid,
                      .hostname = o->hostname,
@@ -299,9 +304,14 @@ const Verb verb_do = {
     "                          commas between, %file %desc %process %network %signal %memory %ipc %creds "
     "%clock, /REGEX, all,\n"
     "                          none; ! first: all but those\n"
-    "    --trace=WHAT          path: a line for each lookup in a directory, and their numbers at the end; "
-    "syscalls: --strace;\n"
-    "                          or both, path,syscalls\n"
+    "    --trace=WHAT          with commas between: path: a line for each lookup in a directory, and their "
+    "numbers at the end;\n"
+    "                          json or json:FILE: an object for each event and line (docs/tracing.md), on "
+    "standard error or in\n"
+    "                          FILE; regs: registers in them; syscalls: --strace; plain: --strace without "
+    "data "
+    "that differs\n"
+    "                          from run to run\n"
     "    --strace-to=FILE      the same into FILE, with times: as strace -f writes them with absolute and "
     "system call times in\n"
     "                          nanoseconds\n"

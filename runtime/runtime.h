@@ -61,7 +61,8 @@ typedef struct {
   guint dcache;    /* 0: default */
   char *strace_to; /* file, or NULL: standard error */
   char *strace_filter, *stats_to;
-  gboolean stats;
+  gboolean stats, json, json_regs, strace_plain;
+  char *json_to;     /* NULL: standard error */
   GPtrArray *inject; /* strings */
   guint32 uid, gid;
   guint cpus;

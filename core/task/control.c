@@ -156,6 +156,7 @@ TesThreadGroup *tes_kernel_create_process(TesKernel *k, const TesProcessArgs *a,
     tes_image_clear(&image);
   }
   if (tg) {
+    tes_watch_first(tg->leader, a->argv);
     if (pid)
       *pid = tes_task_pid(tg->leader, c.pid_ns);
     queue_process(k, tg);

@@ -223,7 +223,6 @@ struct _TesTask {
   GSList *dropped_files;   /* tes_task_drop_file(), until the call is over */
   gboolean working;        /* runs deferred work in the middle of a call */
   gpointer trace, watch;   /* core/trace */
-  gint64 trace_began;      /* when the traced call began: nanoseconds of the host's real time */
   gboolean vm_shared;      /* CLONE_VM was used with another group: its memory outlives it */
   gboolean linked;         /* task-set lock: has numbers and is counted */
   guint32 counted_uid;     /* task-set lock: whose RLIMIT_NPROC it counts against */
@@ -451,6 +450,7 @@ void tes_watch_trap_end(TesTask *, gint64 began);
 void tes_watch_blocked(TesTask *, gboolean blocked);
 void tes_watch_exit(TesTask *, int status);
 void tes_watch_task_free(TesTask *);
+void tes_watch_first(TesTask *, const char *const *argv); /* a process was created (L18) */
 void tes_trace_exec(TesTask *, char **argv);
 void tes_trace_signal(TesTask *, const siginfo_t *);
 void tes_trace_exit(TesTask *, int status);

@@ -5,7 +5,12 @@
 
 #include <core/task/task.h>
 
-enum { TES_WATCH_TEXT = 1, TES_WATCH_STATS = 2, TES_WATCH_INJECT = 4 }; /* bits of kernel->watch */
+enum {
+  TES_WATCH_TEXT = 1,
+  TES_WATCH_STATS = 2,
+  TES_WATCH_INJECT = 4,
+  TES_WATCH_JSON = 8
+}; /* bits of kernel->watch */
 
 /* ---- filter.c: sets of calls ---- */
 typedef struct {
@@ -29,14 +34,41 @@ gpointer tes_stats_new(int fd);
 void tes_stats_end(TesKernel *); /* writes the table, frees */
 
 /* ---- strace.c ---- */
+typedef struct {
+  const TesSyscall *row; /* NULL: no such call */
+  gulong nr, raw[6];
+  char *arg[6]; /* decoded, owned */
+  guint n;
+  gint64 began; /* real time, ns */
+  gboolean have_regs;
+  TesRegs regs; /* on entry */
+} TesTraceCall;
+void tes_trace_call_free(gpointer);
+/* Nanoseconds of the host's real time. */
+gint64 tes_watch_now(void);
+/* "ERESTARTSYS" of a result, or NULL. */
+const char *tes_restart_name(glong result);
 void tes_trace_enter(TesTask *, const TesSyscall *row);
 void tes_trace_leave(TesTask *, const TesSyscall *row, glong result, guint injected);
+
+/* ---- json.c ---- */
+/* `result` NULL: it did not return. */
+void tes_json_call(TesTask *, const TesSyscall *row, const TesTraceCall *, const glong *result, gint64 took,
+                   guint injected);
+void tes_json_exec(TesTask *, const char *const *argv);
+void tes_json_signal(TesTask *, const siginfo_t *);
+void tes_json_exit(TesTask *, int status);
+void tes_json_unimplemented(TesTask *, const TesSyscall *row, guint nr, const gulong a[6]);
+void tes_json_dropped(int fd, guint64 n);
 
 /* ---- watch.c ---- */
 /* Of the kernel, while watch is not 0. */
 typedef struct {
   TesCallSet shown; /* calls that --strace and --trace=json show */
   gpointer injections, stats;
+  int json_fd;
+  gboolean json_regs;
+  gboolean plain; /* no data that differs from run to run */
 } TesWatch;
 gboolean tes_watch_init(TesKernel *, const TesKernelArgs *, GError **);
 void tes_watch_end(TesKernel *); /* every task is gone */

@@ -55,9 +55,11 @@ void tes_kernel_emit_unimplemented(TesTask *t, guint nr, const gulong a[6]) {
     u->logged[nr / 8] |= 1 << nr % 8;
   }
   pthread_mutex_unlock(&u->lock);
+  const TesSyscall *row = tes_syscall_row(t->kernel->registry, nr);
+  if (emit && t->kernel->watch & TES_WATCH_JSON)
+    tes_json_unimplemented(t, row, nr, a);
   if (!first)
     return;
-  const TesSyscall *row = tes_syscall_row(t->kernel->registry, nr);
   g_autofree char *number = g_strdup_printf("%u", nr);
   tes_info("Unsupported system call %s(%#lx, %#lx, %#lx, %#lx, %#lx, %#lx) by %s (%d)",
            row ? row->name : number, a[0], a[1], a[2], a[3], a[4], a[5], t->comm, t->tid);

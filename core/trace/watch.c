@@ -21,8 +21,11 @@ gboolean tes_watch_init(TesKernel *k, const TesKernelArgs *a, GError **error) {
     return FALSE;
   if (HAS(a, stats_fd))
     w->stats = tes_stats_new(a->stats_fd);
-  k->watch = (a->strace ? TES_WATCH_TEXT : 0) | (w->injections ? TES_WATCH_INJECT : 0) |
-             (w->stats ? TES_WATCH_STATS : 0);
+  w->json_fd = HAS(a, json_fd) ? a->json_fd : 0;
+  w->json_regs = HAS(a, json_regs);
+  w->plain = HAS(a, strace_plain);
+  k->watch = (w->json_fd ? TES_WATCH_JSON : 0) | (a->strace ? TES_WATCH_TEXT : 0) |
+             (w->injections ? TES_WATCH_INJECT : 0) | (w->stats ? TES_WATCH_STATS : 0);
   return TRUE;
 }
 
@@ -30,6 +33,9 @@ void tes_watch_end(TesKernel *k) {
   TesWatch *w = k->watching;
   if (!w)
     return;
+  guint64 dropped = k->unimpl ? tes_unimpl_dropped(k->unimpl) : 0;
+  if (w->json_fd && dropped)
+    tes_json_dropped(w->json_fd, dropped);
   tes_stats_end(k);
   tes_injections_free(w->injections);
   g_free(w);
@@ -44,8 +50,8 @@ TesTaskWatch *tes_task_watch(TesTask *t) {
 glong tes_watch_call(TesTask *t, const TesSyscall *row) {
   TesKernel *k = t->kernel;
   TesWatch *w = k->watching;
-  gboolean shown =
-      (k->watch & TES_WATCH_TEXT) && (tes_call_set_has(&w->shown, t->nr) || t->nr >= TES_SYSCALL_MAX);
+  gboolean shown = (k->watch & (TES_WATCH_TEXT | TES_WATCH_JSON)) &&
+                   (tes_call_set_has(&w->shown, t->nr) || t->nr >= TES_SYSCALL_MAX);
   gboolean counted = k->watch & TES_WATCH_STATS;
   gint64 began = counted ? tes_watch_clock() : 0, blocked = counted ? tes_stats_blocked_time(t) : 0;
   if (shown)
@@ -60,14 +66,20 @@ glong tes_watch_call(TesTask *t, const TesSyscall *row) {
 }
 
 void tes_watch_exit(TesTask *t, int status) {
-  if (t->kernel->watch & TES_WATCH_TEXT)
+  if (t->kernel->watch & (TES_WATCH_TEXT | TES_WATCH_JSON))
     tes_trace_exit(t, status);
   if (t->kernel->watch & TES_WATCH_STATS)
     tes_stats_task_end(t);
 }
 
+void tes_watch_first(TesTask *t, const char *const *argv) {
+  if (t->kernel->watch & TES_WATCH_JSON)
+    tes_json_exec(t, argv);
+}
+
 void tes_watch_task_free(TesTask *t) {
   TesTaskWatch *w = t->watch;
+  tes_trace_call_free(t->trace);
   if (!w)
     return;
   for (guint32 **c = w->inject_counts; c && c - w->inject_counts < 64; c++)

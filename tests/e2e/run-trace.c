@@ -6,6 +6,7 @@
 #include "proc.h"
 
 #include <glib/gstdio.h>
+#include <json-glib/json-glib.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -120,8 +121,7 @@ static void perl(const Arm *arm, const char *flag, const char *script, int statu
 
 static void test_inject_result(gconstpointer arm) {
   perl(arm, "--inject=getpgid:retval=4242", "print syscall(121, 0)", 0, "4242");
-  perl(arm, "--inject=getpgid:ESRCH:when=2", "print syscall(121, 0) < 0 ? $!{ESRCH} : 0 for 1 .. 3", 0,
-       "010");
+  perl(arm, "--inject=getpgid:ESRCH:when=2", "print syscall(121, 0) < 0 ? $! + 0 : 0 for 1 .. 3", 0, "030");
   perl(arm, "--inject=getpgid:signal=SIGUSR1:when=3",
        "$SIG{USR1} = sub { print \"usr1 \" }; for (1 .. 4) { syscall(121, 0); print \"$_ \" }", 0,
        "1 2 usr1 3 4 ");
@@ -311,6 +311,161 @@ static void test_stats(gconstpointer arm) {
   g_rmdir(dir);
 }
 
+/* ---- JSON ---- */
+
+/* Every line is an object; how many of each event there are. Transfer full; the first object goes to *first. */
+static GHashTable *read_events(const char *text, JsonParser *first) {
+  GHashTable *counts = g_hash_table_new_full(g_str_hash, g_str_equal, g_free, NULL);
+  g_auto(GStrv) lines = g_strsplit(text, "\n", -1);
+  for (char **l = lines; *l; l++) {
+    if (!**l && !l[1])
+      break; /* after the last newline */
+    g_autoptr(JsonParser) parser = l == lines ? g_object_ref(first) : json_parser_new_immutable();
+    g_autoptr(GError) error = NULL;
+    if (!json_parser_load_from_data(parser, *l, -1, &error) ||
+        !JSON_NODE_HOLDS_OBJECT(json_parser_get_root(parser))) {
+      proc_show(error ? error->message : "not an object", *l, 3);
+      g_test_fail();
+      continue;
+    }
+    JsonObject *o = json_node_get_object(json_parser_get_root(parser));
+    const char *event = json_object_get_string_member_with_default(o, "event", "?"),
+               *name = json_object_get_string_member_with_default(o, "name", "");
+    g_assert_cmpint(json_object_get_int_member_with_default(o, "task", 0), >, 0);
+    g_assert_cmpint(json_object_get_int_member_with_default(o, "pid", 0), >, 0);
+    g_assert_cmpfloat(json_object_get_double_member_with_default(o, "time", 0), >, 1e9);
+    char *key = g_strdup_printf("%s %s", event, name);
+    g_hash_table_insert(counts, key,
+                        GUINT_TO_POINTER(GPOINTER_TO_UINT(g_hash_table_lookup(counts, key)) + 1));
+  }
+  return counts;
+}
+
+#define COUNT(counts, key) GPOINTER_TO_UINT(g_hash_table_lookup(counts, key))
+
+static const char *first_arg(JsonParser *p, guint i) {
+  JsonObject *o = json_node_get_object(json_parser_get_root(p));
+  g_assert_cmpstr(json_object_get_string_member(o, "event"), ==, "exec");
+  return json_array_get_string_element(json_object_get_array_member(o, "argv"), i);
+}
+
+static void test_json(gconstpointer arm) {
+  const char *script = "printf 'q\"\\\\\\001\\377\\n' | cat >/dev/null; exit 3";
+  g_autoptr(JsonParser) first = json_parser_new_immutable();
+  g_auto(ProcResult) r =
+      run(arm, WORDS("--trace=json", "--", "/bin/bash", "-c", script, "\303\251\t\"", "\377"), NULL);
+  g_assert_cmpint(r.status, ==, 3);
+  g_autoptr(GHashTable) n = read_events(r.err->str, first);
+  g_assert_cmpstr(first_arg(first, 0), ==, "/bin/bash");
+  g_assert_cmpstr(first_arg(first, 2), ==, script);
+  g_assert_cmpstr(first_arg(first, 3), ==, "\303\251\t\"");
+  g_assert_cmpuint(COUNT(n, "exec "), ==, 2);
+  g_assert_cmpuint(COUNT(n, "exit "), ==, 3);
+  g_assert_cmpuint(COUNT(n, "syscall clone"), ==, 2);
+  g_assert_cmpuint(COUNT(n, "syscall execve"), >=, 1);
+  g_assert_cmpuint(COUNT(n, "syscall wait4"), >=, 2);
+  g_assert_cmpuint(COUNT(n, "signal SIGCHLD"), >=, 1);
+  g_assert_nonnull(strstr(r.err->str, "\"argv_base64\""));
+  g_assert_nonnull(strstr(r.err->str, "\"errno\":\"ENOENT\""));
+}
+
+static void test_json_crash(gconstpointer arm) {
+  g_autofree char *dir = g_dir_make_tmp("tessera-trace-XXXXXX", NULL),
+                  *file = g_build_filename(dir, "events", NULL);
+  g_autofree char *flag = g_strdup_printf("--trace=json:%s,regs", file), *text = NULL;
+  g_autoptr(JsonParser) first = json_parser_new_immutable();
+  g_auto(ProcResult) r = run(arm,
+                             WORDS(flag, "--strace=%process", "--inject=getpgid:EPERM", "--", "/usr/bin/perl",
+                                   "-e", "syscall(121, 0); syscall(400); unpack 'p', pack 'Q', 4096"),
+                             NULL);
+  g_assert_cmpint(r.status, ==, 139);
+  g_assert_nonnull(strstr(r.err->str, "+++ killed by signal 11 +++"));
+  g_assert_true(g_file_get_contents(file, &text, NULL, NULL));
+  g_autoptr(GHashTable) n = read_events(text, first);
+  g_assert_cmpuint(COUNT(n, "exec "), ==, 1);
+  g_assert_cmpuint(COUNT(n, "signal SIGSEGV"), ==, 1);
+  g_assert_cmpuint(COUNT(n, "exit SIGSEGV"), ==, 1);
+  g_assert_cmpuint(COUNT(n, "unimplemented "), ==, 1);
+  g_assert_cmpuint(COUNT(n, "syscall openat"), ==, 0);
+  g_assert_nonnull(strstr(text, "\"addr\":\"0x1000\""));
+  g_assert_nonnull(strstr(text, "\"rip\":\"0x"));
+  g_unlink(file);
+  g_rmdir(dir);
+}
+
+/* E2: at most 1,000 events at once and 100 a second; what was dropped is counted. */
+static void test_unimplemented(gconstpointer arm) {
+  g_autoptr(JsonParser) first = json_parser_new_immutable();
+  gint64 began = g_get_monotonic_time();
+  g_auto(ProcResult) r = run(arm,
+                             WORDS("--trace=json", "--strace=none", "--stats", "--", "/usr/bin/perl", "-e",
+                                   "syscall(400) for 1 .. 5000"),
+                             NULL);
+  double seconds = (g_get_monotonic_time() - began) * 1e-6;
+  guint64 dropped = 0;
+  const char *told = strstr(r.err->str, "{\"event\":\"dropped\",\"unimplemented\":"),
+             *stats = strstr(r.err->str, "     calls    errors");
+  g_assert_true(told && stats &&
+                sscanf(strstr(told, "\"unimplemented\":") + 16, "%" G_GUINT64_FORMAT, &dropped) == 1);
+  g_autofree char *events = told ? g_strndup(r.err->str, (gsize)(told - r.err->str)) : g_strdup("");
+  guint emitted = 0;
+  for (const char *p = events; (p = strstr(p, "\"event\":\"unimplemented\"")); p++)
+    emitted++;
+  Row rseq = {0}; /* the C library tries it */
+  find_row(r.err->str, "rseq", &rseq);
+  g_assert_cmpuint(emitted + dropped, ==, 5000 + rseq.errors);
+  g_assert_cmpuint(emitted, >=, 1000);
+  g_assert_cmpuint(emitted, <=, 1000 + (guint)(seconds * 100) + 1);
+  g_autofree char *line = g_strdup_printf("dropped: %" G_GUINT64_FORMAT "\n", dropped);
+  g_assert_nonnull(strstr(stats ? stats : "", line));
+}
+
+/* ---- Decoding ---- */
+
+static void test_decode(gconstpointer arm) {
+  static const char *const lines[] = {
+      "write(1, \"a\\\"\\001\\377\\n\", 5) = 5\n",
+      "[{WIFEXITED(s) && WEXITSTATUS(s) == 7}]",
+      "[{WIFSIGNALED(s) && WTERMSIG(s) == SIGKILL}]",
+      "kill(1, 0) = 0\n",
+      "rt_sigaction(SIGUSR1, {sa_handler=SIG_IGN, sa_mask=[], sa_flags=",
+      "{st_mode=S_IFDIR|01777, st_size=",
+      "openat(AT_FDCWD, \"/tmp/x\", O_WRONLY|O_CREAT|O_APPEND|O_CLOEXEC, 0644)",
+      "lseek(3, 5, SEEK_SET) = 5\n",
+      "socket(AF_UNIX, SOCK_STREAM|SOCK_CLOEXEC, 0) = ",
+      "{sa_family=AF_UNIX, sun_path=\"/no/sock\"}, ",
+      "= -1 ENOENT (No such file or directory)\n",
+      "[{fd=0, events=POLLIN, revents=POLLIN",
+      "execve(\"/bin/true\", [\"/bin/true\", \"arg\"], ",
+      "{iov_base=\"one\", iov_len=3}, {iov_base=\"two\", iov_len=3}], 2) = 6\n",
+  };
+  g_auto(ProcResult) r =
+      run(arm,
+          WORDS("--strace", "--", "/usr/bin/python3", "-c",
+                "import os, signal, select, socket, subprocess\n"
+                "os.write(1, b'a\"\\x01\\xff\\n')\n"
+                "for f in (lambda: os._exit(7)), (lambda: os.kill(os.getpid(), 9)):\n"
+                "  p = os.fork()\n"
+                "  if p == 0: f()\n"
+                "  os.waitpid(p, 0)\n"
+                "os.kill(1, 0); signal.signal(signal.SIGUSR1, signal.SIG_IGN); os.stat('/tmp')\n"
+                "fd = os.open('/tmp/x', os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)\n"
+                "os.lseek(fd, 5, 0); os.writev(fd, [b'one', b'two'])\n"
+                "s = socket.socket(socket.AF_UNIX)\n"
+                "try: s.connect('/no/sock')\n"
+                "except OSError: pass\n"
+                "p = select.poll(); p.register(0, 1); p.poll()\n"
+                "if os.fork() == 0: os.execv('/bin/true', ['/bin/true', 'arg'])\n"
+                "os.wait()\n"),
+          "input");
+  g_assert_cmpint(r.status, ==, 0);
+  for (guint i = 0; i < G_N_ELEMENTS(lines); i++)
+    if (!strstr(r.err->str, lines[i])) {
+      g_test_message("not in the trace: %s", lines[i]);
+      g_test_fail();
+    }
+}
+
 static void add_arm(const char *name) {
   static const struct {
     const char *name;
@@ -323,6 +478,10 @@ static void add_arm(const char *name) {
                {"delay", test_delay},
                {"eintr", test_eintr},
                {"bad", test_bad},
+               {"json", test_json},
+               {"json-crash", test_json_crash},
+               {"unimplemented", test_unimplemented},
+               {"decode", test_decode},
                {"stats", test_stats}};
   g_auto(GStrv) parts = g_strsplit(name, ":", 2);
   Arm *arm = g_new0(Arm, 1); /* lives as long as the program */

@@ -52,11 +52,13 @@ typedef struct {
   int strace_fd; /* where the text trace goes, with times (O_APPEND; borrowed); 0: standard error, without */
   guint
       dcache_max; /* V9: names kept that nobody uses, and the host descriptors behind them; 0: as each thinks fit */
-  gboolean trace_path;       /* V3: a line to stderr for each lookup in a directory */
-  guint64 pids_limit;        /* processes and threads in the root cgroup; 0: no limit of its own */
-  const char *strace_filter; /* calls that are shown, as strace -e trace= has them; NULL: all */
-  const char *const *inject; /* faults, as core/trace/inject.c has them, then NULL; or NULL */
-  int stats_fd;              /* where statistics go at the end (borrowed); 0: none are kept */
+  gboolean trace_path;              /* V3: a line to stderr for each lookup in a directory */
+  guint64 pids_limit;               /* processes and threads in the root cgroup; 0: no limit of its own */
+  const char *strace_filter;        /* calls that are shown, as strace -e trace= has them; NULL: all */
+  const char *const *inject;        /* faults, as core/trace/inject.c has them, then NULL; or NULL */
+  int stats_fd;                     /* where statistics go at the end (borrowed); 0: none are kept */
+  int json_fd;                      /* events go there, a JSON object each (O_APPEND; borrowed); 0: none */
+  gboolean json_regs, strace_plain; /* with registers; without data that differs from run to run */
 } TesKernelArgs;
 
 /* What tes_kernel_init() opens for `want` (NULL: the best), for those who want to know it beforehand: the first preferred
