@@ -212,7 +212,9 @@ static const TesSyscall rows[] = {
     REFUSED(kexec_file_load, "kexec_file_load", "ffusx"),
     ABSENT(ptrace, "a later plugin"),
     {SYS_seccomp, "seccomp", tes_seccomp, TES_PARTIAL,
-     "TRACE is ENOSYS; LOG goes to the log at level debug; strict mode leaves RDTSC usable", "uxp"},
+     "TRACE is ENOSYS; LOG goes to the log at level debug; strict mode leaves RDTSC usable; a vsyscall has "
+     "the ip of its caller",
+     "uxp"},
     ABSENT(rseq, "host CPU numbers are not shown (DESIGN.md, decision 8)"),
     ABSENT(modify_ldt, "64-bit programs only"),
     ABSENT(set_thread_area, "64-bit programs only"),

@@ -21,14 +21,15 @@
 
 struct _TesSeccomp {
   gint refs;
-  TesSeccomp *prev;                      /* older filter, referenced */
-  gboolean strict;                       /* SECCOMP_MODE_STRICT: no program, no prev */
-  gboolean reads_ip;                     /* one of the chain asks for the instruction pointer */
-  gboolean log;                          /* SECCOMP_FILTER_FLAG_LOG */
-  gboolean no_new_privs;                 /* its installer had it: whom it is put on must have it too */
-  guint count, path;                     /* filters and instructions of the chain, from here on */
-  guint64 allowed[TES_SYSCALL_MAX / 64]; /* native calls that the chain allows whatever their arguments are */
-  TesListener *listener;                 /* or NULL; referenced */
+  TesSeccomp *prev;      /* older filter, referenced */
+  gboolean strict;       /* SECCOMP_MODE_STRICT: no program, no prev */
+  gboolean reads_ip;     /* one of the chain asks for the instruction pointer */
+  gboolean log;          /* SECCOMP_FILTER_FLAG_LOG */
+  gboolean no_new_privs; /* its installer had it: whom it is put on must have it too */
+  guint count, path;     /* filters and instructions of the chain, from here on */
+  /* Native calls that it allows whatever their arguments are, and that all of the chain do. */
+  guint64 own_allowed[TES_SYSCALL_MAX / 64], allowed[TES_SYSCALL_MAX / 64];
+  TesListener *listener; /* or NULL; referenced */
   guint n;
   struct sock_filter insn[];
 };
@@ -71,11 +72,16 @@ G_DEFINE_AUTOPTR_CLEANUP_FUNC(TesSeccomp, filter_unref)
 
 static guint32 action_of(guint32 ret) { return ret & SECCOMP_RET_ACTION_FULL; }
 
+static gboolean is_in(const guint64 *set, guint nr) { return set[nr / 64] >> nr % 64 & 1; }
+
 /* The most restrictive action, and of equal ones the newest filter's: seccomp(2), "the highest precedence". */
 static guint32 run_chain(const TesSeccomp *chain, const TesBpfData *d, const TesSeccomp **by) {
-  guint32 result = SECCOMP_RET_ALLOW;
+  guint32 result = SECCOMP_RET_ALLOW, nr = (guint32)d->data.nr;
+  gboolean native = d->data.arch == AUDIT_ARCH_X86_64 && nr < TES_SYSCALL_MAX;
   for (const TesSeccomp *s = chain; s; s = s->prev) {
     guint32 r = SECCOMP_RET_KILL_THREAD;
+    if (native && is_in(s->own_allowed, nr))
+      continue;
     tes_bpf_run(s->insn, d, TES_BPF_ALL, &r);
     if ((gint32)action_of(r) < (gint32)action_of(result)) {
       result = r;
@@ -194,7 +200,7 @@ gboolean tes_seccomp_permits(TesTask *t, glong *result) {
     return strict_permits(t);
   if (G_UNLIKELY(chain->no_new_privs && !t->cred->no_new_privs))
     adopt_no_new_privs(t);
-  if (!t->trap.foreign_abi && nr < TES_SYSCALL_MAX && chain->allowed[nr / 64] >> nr % 64 & 1)
+  if (!t->trap.foreign_abi && nr < TES_SYSCALL_MAX && is_in(chain->allowed, (guint)nr))
     return TRUE;
   TesBpfData d;
   describe_call(t, &d);
@@ -213,7 +219,7 @@ static void find_allowed(TesSeccomp *s) {
     guint32 r;
     d.data.nr = (int)nr;
     if (tes_bpf_run(s->insn, &d, WORD_NR_ARCH, &r) && action_of(r) == SECCOMP_RET_ALLOW)
-      s->allowed[nr / 64] |= 1ULL << nr % 64;
+      s->own_allowed[nr / 64] |= 1ULL << nr % 64;
   }
 }
 
@@ -310,8 +316,8 @@ static glong attach(TesTask *t, TesSeccomp **filter, gulong flags) {
     return flags & SECCOMP_FILTER_FLAG_TSYNC_ESRCH ? -ESRCH : tes_pid_in(tes_pid_of(other->nrs), t->ns_pid);
   s->path = path + PENALTY;
   s->count = 1 + (prev ? prev->count : 0);
-  for (guint i = 0; prev && i < G_N_ELEMENTS(s->allowed); i++)
-    s->allowed[i] &= prev->allowed[i];
+  for (guint i = 0; i < G_N_ELEMENTS(s->allowed); i++)
+    s->allowed[i] = s->own_allowed[i] & (prev ? prev->allowed[i] : G_MAXUINT64);
   s->reads_ip |= prev && prev->reads_ip;
   s->prev = prev ? filter_ref(prev) : NULL;
   put_on(t, g_steal_pointer(filter));
