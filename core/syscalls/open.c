@@ -32,6 +32,8 @@ static glong open_common(TesTask *t, int dirfd, gulong upath, guint flags, guint
   if (r < 0)
     return r;
   p.at.resolve = resolve;
+  if ((resolve & RESOLVE_BENEATH) && p.buf[0] == '/')
+    return -EXDEV; /* whatever the descriptor is */
   if ((resolve & (RESOLVE_BENEATH | RESOLVE_IN_ROOT)) && dirfd != AT_FDCWD && !p.file) {
     p.file = tes_fd_get(t, dirfd); /* scoped: the descriptor matters for an absolute path too */
     if (!p.file || !p.file->path)

@@ -92,6 +92,22 @@ static glong sys_unlinkat(TesTask *t, const gulong a[6]) {
   return ((int)a[2] & ~AT_REMOVEDIR) ? -EINVAL : do_remove(t, (int)a[0], a[1], (a[2] & AT_REMOVEDIR) != 0);
 }
 
+/* The first path's directory is looked for before the second descriptor is looked at: what is wrong with it, or `r`. */
+static int first_parent_error(TesTask *t, const TesPathArg *from, int r) {
+  const char *p = from->buf;
+  gsize n = strlen(p);
+  while (n && p[n - 1] == '/')
+    n--;
+  while (n && p[n - 1] != '/')
+    n--;
+  g_autofree char *dir = g_strdup_printf("%.*s.", (int)n, p);
+  TesAt at = from->at;
+  g_autoptr(TesPath) parent = NULL;
+  at.path = dir;
+  int e = tes_vfs_walk(tes_task_ctx(t), &at, &parent);
+  return e < 0 ? e : r;
+}
+
 static glong do_rename(TesTask *t, int odir, gulong opath, int ndir, gulong npath, guint flags) {
   if ((flags & ~(guint)(RENAME_NOREPLACE | RENAME_EXCHANGE | RENAME_WHITEOUT)) ||
       ((flags & RENAME_EXCHANGE) && flags != RENAME_EXCHANGE))
@@ -102,6 +118,10 @@ static glong do_rename(TesTask *t, int odir, gulong opath, int ndir, gulong npat
   int r = tes_path_arg(t, &from, odir, opath, TES_AT_NOFOLLOW);
   if (r == 0)
     r = tes_path_arg(t, &to, ndir, npath, TES_AT_NOFOLLOW);
+  else
+    return r;
+  if (r == -EBADF || r == -ENOTDIR)
+    return first_parent_error(t, &from, r);
   return r < 0 ? r : v->ops->rename(v, tes_task_ctx(t), &from.at, &to.at, flags);
 }
 static glong sys_rename(TesTask *t, const gulong a[6]) {

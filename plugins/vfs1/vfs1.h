@@ -226,6 +226,8 @@ typedef struct {
   Pos root, base; /* borrowed: the caller's paths hold them */
   Pos pos;
   gint moves; /* at the start */
+  gboolean
+      rooted; /* the walk has looked at the root: as on Linux, only then may a link lead there with RESOLVE_NO_XDEV */
   guint links;
   const char *rest; /* what is left, in the caller's text or in buf */
   char *buf;        /* owned: text of a link, with what followed it */

@@ -26,6 +26,7 @@ static int cross(Walk *w, const Mount *before) {
 
 static int step_up(Walk *w) {
   const Mount *before = w->pos.mnt;
+  w->rooted = TRUE;
   while (!same_place(&w->pos, &w->root) && w->pos.d == w->pos.mnt->root)
     if (!v1_step_out(w->v, &w->pos))
       return cross(w, before); /* the top of everything */
@@ -54,8 +55,10 @@ static int push_text(Walk *w, const char *text) {
   w->rest = joined;
   if (!absolute)
     return 0;
-  if ((w->resolve & RESOLVE_BENEATH) || ((w->resolve & RESOLVE_NO_XDEV) && w->pos.mnt != w->root.mnt))
+  if ((w->resolve & RESOLVE_BENEATH) ||
+      ((w->resolve & RESOLVE_NO_XDEV) && (!w->rooted || w->pos.mnt != w->root.mnt)))
     return -EXDEV;
+  w->rooted = TRUE;
   move_to(w, pos_ref(&w->root));
   return 0;
 }
@@ -159,6 +162,7 @@ static int run(Walk *w) {
 static int start(Walk *w, const TesAt *at) {
   if (w->resolve & SCOPED)
     w->root = w->base;
+  w->rooted = *at->path == '/' || (w->resolve & SCOPED);
   if (*at->path == '/') {
     if (w->resolve & RESOLVE_BENEATH)
       return -EXDEV;

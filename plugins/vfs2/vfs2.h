@@ -302,7 +302,9 @@ typedef struct {
   Pos root, base;    /* borrowed: the caller's paths hold them */
   Pos pos;           /* counted unless lockless */
   gboolean lockless; /* in an epoch, nothing is counted */
-  guint seq;         /* of the start */
+  gboolean
+      rooted; /* the walk has looked at the root: as on Linux, only then may a link lead there with RESOLVE_NO_XDEV */
+  guint seq; /* of the start */
   guint links;
   const char *rest; /* what is left to walk, in the caller's text or in buf */
   char *buf;        /* owned: text of links, with what followed them */

@@ -133,6 +133,7 @@ static gboolean step_out(Walk *w) {
 }
 
 static int step_up(Walk *w) {
+  w->rooted = TRUE;
   for (;;) {
     if (at_root(w))
       return (w->resolve & RESOLVE_BENEATH) ? -EXDEV : cross(w); /* what covers the root */
@@ -210,8 +211,9 @@ static int push_text(Walk *w, const char *text) {
     return 0;
   if (w->resolve & RESOLVE_BENEATH)
     return -EXDEV;
-  if ((w->resolve & RESOLVE_NO_XDEV) && w->pos.mnt != w->root.mnt)
+  if ((w->resolve & RESOLVE_NO_XDEV) && (!w->rooted || w->pos.mnt != w->root.mnt))
     return -EXDEV;
+  w->rooted = TRUE;
   jump(w, &w->root);
   return 0;
 }
@@ -349,6 +351,7 @@ static int start(Walk *w, const TesAt *at, TesPath *root, TesPath *base) {
   if (w->resolve & (RESOLVE_BENEATH | RESOLVE_IN_ROOT))
     w->root = w->base;
   w->rest = at->path;
+  w->rooted = *at->path == '/' || (w->resolve & (RESOLVE_BENEATH | RESOLVE_IN_ROOT));
   if (*at->path == '/') {
     if (w->resolve & RESOLVE_BENEATH)
       return -EXDEV;
