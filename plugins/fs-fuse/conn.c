@@ -254,7 +254,7 @@ int fuse_call(FuseConn *c, TesCtx *ctx, guint32 opcode, guint64 node, const Fuse
   if (error < 0)
     return error;
   FuseRequest *r = request_new(ctx, opcode, node, pieces, n);
-  r->wants_reply = TRUE;
+  r->wants_reply = r->waited = TRUE;
   error = enqueue(c, r) ? wait_answer(c, ctx, r) : -ENOTCONN;
   if (error == 0)
     error = r->error;
@@ -314,8 +314,9 @@ int fuse_conn_take(FuseConn *c, gsize room, FuseRequest **out) {
   }
   if (!r)
     return -EAGAIN;
-  if (r->wants_reply) {
+  if (r->wants_reply && (r->waited || c->unwaited < FUSE_MAX_UNWAITED)) {
     r->sent = TRUE;
+    c->unwaited += !r->waited;
     g_hash_table_insert(c->sent, &r->unique, r);
     *out = request_ref(r);
   } else {
@@ -349,6 +350,7 @@ int fuse_conn_answer(FuseConn *c, const struct fuse_out_header *h, GBytes *data)
     return -ENOENT;
   }
   g_hash_table_remove(c->sent, &h->unique);
+  c->unwaited -= !r->waited;
   gboolean init = r->opcode == FUSE_INIT;
   gboolean ok = !init || started(c, h->error, data);
   complete(r, h->error, data);

@@ -18,6 +18,7 @@
 #define FUSE_OUR_MINOR 31           /* of protocol 7, what is spoken here */
 #define FUSE_MAX_TRANSFER (1 << 20) /* bytes of data in one request or reply */
 #define FUSE_DEFAULT_PAGES 32
+#define FUSE_MAX_UNWAITED 1024 /* replies that are awaited for nobody; of further ones nothing is kept */
 
 typedef struct _FuseConn FuseConn;
 typedef struct _FuseInode FuseInode;
@@ -29,7 +30,7 @@ typedef struct _FuseRequest {
   guint32 opcode;
   guint8 *out; /* header, argument, data */
   gsize out_len;
-  gboolean wants_reply;
+  gboolean wants_reply, waited; /* waited: a client waits for the reply */
   /* connection lock */
   gboolean sent, answered;
   int error;      /* of the reply: 0 or -errno */
@@ -45,6 +46,7 @@ struct _FuseConn {
   GQueue pending;     /* requests that the server has not read */
   GHashTable *sent;   /* unique -> FuseRequest that it has not answered */
   TesQueue to_server; /* readers of /dev/fuse */
+  guint unwaited;     /* of them those for which no client waits */
   guint64 next_unique;
   gboolean mounted, ready, dead;
   TesQueue started; /* waits for ready */
