@@ -252,7 +252,8 @@ static int tmpfs_setattr(TesInode *i, TesCtx *ctx, const TesSetAttr *s) {
   if ((s->valid & TES_SET_MODE) && is_reg(n) && (n->data.seals & F_SEAL_EXEC) && ((i->mode ^ s->mode) & 0111))
     return -EPERM;
   if (s->valid & TES_SET_SIZE) {
-    gboolean same = (s->valid & TES_SET_IF_RESIZED) && is_reg(n) && n->data.size == s->size;
+    gboolean same =
+        (s->valid & TES_SET_IF_RESIZED) && is_reg(n) && n->data.size == s->size && !n->data.n_pages;
     int r = is_reg(n) ? data_truncate(n, s->size) : -EINVAL;
     if (r < 0)
       return r;

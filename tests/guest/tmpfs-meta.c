@@ -256,6 +256,9 @@ TMPFS_TEST(times_of_changes) {
   OLD("f"), SYS(write(fd, "x", 1)), MOVED("f", m), STAYS("f", a);
   OLD("f"), SYS(ftruncate(fd, 5)), MOVED("f", m); /* the same size */
   OLD("f"), SYS(truncate("f", 5)), MOVED("f", m);
+  write_file("hole", "", 0, 0600);
+  SYS(truncate("hole", 10000));
+  OLD("hole"), SYS(truncate("hole", 10000)), STAYS("hole", m), MOVED("hole", c); /* nothing is allocated */
   OLD("f"), SYS(write(fd, "", 0)), STAYS("f", m);
   OLD("f"), SYS(fallocate(fd, FALLOC_FL_KEEP_SIZE, 0, 10)), MOVED("f", m);
   OLD("f"), close((int)SYS(open("f", O_RDWR | O_TRUNC))), MOVED("f", m);

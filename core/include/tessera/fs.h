@@ -45,7 +45,8 @@ enum {
   TES_SET_MTIME = 1 << 5,
   TES_SET_CTIME = 1 << 6,
   TES_SET_IF_RESIZED =
-      1 << 7, /* with SIZE: the same size changes no time (truncate(2), unlike ftruncate(2)) */
+      1
+      << 7, /* with SIZE: the same size changes no time where nothing is allocated (truncate(2), unlike ftruncate(2)) */
 };
 struct _TesSetAttr {
   guint valid;
