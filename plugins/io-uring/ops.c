@@ -17,6 +17,11 @@ static int rw_flags(Request *q) {
   return 0;
 }
 
+static int import_vector(Request *q) {
+  int r = uring_keep(q, MIN(q->sqe.len, TES_IOV_MAX) * sizeof(struct iovec));
+  return r < 0 ? r : tes_iov_import(&q->vec, &q->store, q->task, q->sqe.addr, q->sqe.len);
+}
+
 /* The list is copied now (IORING_FEAT_SUBMIT_STABLE); what it points at is used later. */
 static int prep_rw(Request *q) {
   const struct io_uring_sqe *s = &q->sqe;
@@ -24,7 +29,7 @@ static int prep_rw(Request *q) {
   if (r < 0)
     return r;
   if (s->opcode == IORING_OP_READV || s->opcode == IORING_OP_WRITEV)
-    r = tes_iov_import(&q->vec, &q->store, q->task, s->addr, s->len);
+    r = import_vector(q);
   else
     r = tes_iov_init_user(&q->vec, &q->one, q->task, s->addr, s->len);
   if (r == 0 && (s->opcode == IORING_OP_READ_FIXED || s->opcode == IORING_OP_WRITE_FIXED))

@@ -18,9 +18,11 @@
 #include <tessera/tessera.h>
 
 #define URING_MAX_ENTRIES 32768
-#define URING_MAX_INFLIGHT 16384 /* requests of one ring */
-#define URING_MAX_OVERFLOW 16384 /* completions that wait for room */
-#define URING_MAX_FILES 4096     /* registered */
+#define URING_MAX_INFLIGHT 16384     /* requests of one ring */
+#define URING_MAX_ALL 65536          /* requests of all rings */
+#define URING_MAX_VECTORS (64 << 20) /* bytes of all I/O vectors that requests keep */
+#define URING_MAX_OVERFLOW 16384     /* completions that wait for room */
+#define URING_MAX_FILES 4096         /* registered */
 #define URING_MAX_BUFFERS 1024
 
 typedef struct _Ring Ring;
@@ -131,6 +133,7 @@ struct _Request {
   Request *guards;      /* IORING_OP_LINK_TIMEOUT: what it may end; until its timer is stopped */
   gboolean fired;
   struct iovec *store, one; /* what vec goes over */
+  gsize kept;               /* bytes counted by uring_keep() */
   TesIov vec;
   gsize len; /* of the whole */
   struct sockaddr_storage name;
@@ -149,6 +152,10 @@ void uring_flush_overflow(Ring *);
 guint uring_cq_ready(Ring *);
 
 /* ---- request.c ---- */
+/* May a ring have one more request? */
+gboolean uring_has_room(const Ring *);
+/* Counts what a request keeps beside itself until it is freed: -ENOMEM if all keep too much. */
+int uring_keep(Request *, gsize bytes);
 Request *uring_request_new(Ring *, TesTask *, const struct io_uring_sqe *);
 /* Begins a chain, or defers it (drain). The submitting task only. */
 void uring_begin(Request *first);

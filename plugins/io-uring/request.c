@@ -3,8 +3,25 @@
  * (IOSQE_IO_LINK, IOSQE_IO_HARDLINK). IOSQE_IO_DRAIN holds a chain back until all before it have ended, and all after it until it has. */
 #include "private.h"
 
+static gint all_requests; /* atomic */
+static gsize all_kept;    /* atomic, bytes */
+
+gboolean uring_has_room(const Ring *r) {
+  return r->inflight.length < URING_MAX_INFLIGHT && g_atomic_int_get(&all_requests) < URING_MAX_ALL;
+}
+
+int uring_keep(Request *q, gsize bytes) {
+  if (__atomic_add_fetch(&all_kept, bytes, __ATOMIC_RELAXED) > URING_MAX_VECTORS) {
+    __atomic_sub_fetch(&all_kept, bytes, __ATOMIC_RELAXED);
+    return -ENOMEM;
+  }
+  q->kept += bytes;
+  return 0;
+}
+
 Request *uring_request_new(Ring *r, TesTask *t, const struct io_uring_sqe *sqe) {
   Request *q = g_new0(Request, 1);
+  g_atomic_int_inc(&all_requests);
   q->ring = r;
   q->task = tes_task_ref(t);
   q->sqe = *sqe;
@@ -22,6 +39,8 @@ static void request_free(Request *q) {
     tes_task_current() == q->task ? tes_task_drop_file(q->task, q->file) : tes_file_unref(q->file);
   tes_task_unref(q->task);
   g_free(q->store);
+  __atomic_sub_fetch(&all_kept, q->kept, __ATOMIC_RELAXED);
+  g_atomic_int_add(&all_requests, -1);
   g_free(q);
 }
 

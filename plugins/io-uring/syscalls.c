@@ -185,7 +185,7 @@ static glong submit(Ring *r, TesTask *t, guint n) {
   guint done = 0;
   n = MIN(n, queued(r));
   while (done < n) {
-    if (r->inflight.length >= URING_MAX_INFLIGHT)
+    if (!uring_has_room(r))
       break;
     if (!next_sqe(r, &sqe))
       break;
@@ -193,7 +193,7 @@ static glong submit(Ring *r, TesTask *t, guint n) {
     if (!add(r, t, &sqe, &c))
       break;
   }
-  gboolean full = done == 0 && n > 0 && r->inflight.length >= URING_MAX_INFLIGHT;
+  gboolean full = done == 0 && n > 0 && !uring_has_room(r);
   begin(&c);
   return full ? -EAGAIN : (glong)done;
 }
