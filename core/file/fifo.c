@@ -49,15 +49,13 @@ int tes_fifo_open(TesInode *inode, TesCtx *ctx, guint flags, TesFile **out) {
   if (r == 0) {
     f = tes_pipe_open(p, ctx->kernel, flags);
     tes_queue_notify(&p->queue, TES_POLL_PEER);
-    tes_mutex_lock(&p->lock);
-    guint rc = p->r_counter, wc = p->w_counter;
-    gboolean alone = mode == O_RDONLY ? p->writers == 0 : mode == O_WRONLY && p->readers == 0;
-    if (alone && mode == O_RDONLY && (flags & O_NONBLOCK))
-      ((TesPipeFile *)f)->w_seen = wc;
-    tes_mutex_unlock(&p->lock);
-    if (alone && !(flags & O_NONBLOCK))
-      r = mode == O_RDONLY ? wait_for_peer(p, f, ctx, &p->w_counter, wc)
-                           : wait_for_peer(p, f, ctx, &p->r_counter, rc);
+    /* As it was when this end came: a peer that has come and gone since then is one all the same. */
+    const TesPipeFile *pf = (TesPipeFile *)f;
+    gboolean reads = mode == O_RDONLY;
+    if (pf->alone && reads && (flags & O_NONBLOCK))
+      ((TesPipeFile *)f)->w_seen = pf->peers_seen;
+    else if (pf->alone && mode != O_RDWR && !(flags & O_NONBLOCK))
+      r = wait_for_peer(p, f, ctx, reads ? &p->w_counter : &p->r_counter, pf->peers_seen);
   }
   tes_pipe_unref(p);
   if (r == 0)

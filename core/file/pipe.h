@@ -39,7 +39,9 @@ struct _TesPipe {
 typedef struct {
   TesFile file;
   TesPipe *pipe;
-  guint w_seen; /* FIFO opened for reading without blocking: no POLLHUP before a writer came */
+  gboolean alone;   /* when it was opened there was no other end */
+  guint peers_seen; /* the other end's counter then */
+  guint w_seen;     /* FIFO opened for reading without blocking: no POLLHUP before a writer came */
 } TesPipeFile;
 
 extern const TesFileOps tes_pipe_ops;

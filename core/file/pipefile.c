@@ -166,6 +166,9 @@ TesFile *tes_pipe_open(TesPipe *p, TesKernel *kernel, guint flags) {
     p->writers++;
     __atomic_store_n(&p->w_counter, p->w_counter + 1, __ATOMIC_RELAXED);
   }
+  gboolean reads = tes_file_readable(&pf->file);
+  pf->alone = (reads ? p->writers : p->readers) == 0;
+  pf->peers_seen = reads ? p->w_counter : p->r_counter;
   tes_pipe_publish(p);
   tes_mutex_unlock(&p->lock);
   return &pf->file;

@@ -9,7 +9,8 @@
 #define SAMPLE_MIN (10 * 1000 * 1000LL)
 #define FASTEST 2 /* bytes in a nanosecond that memory can be filled with */
 #define SAMPLE_STEP (1UL << 20)
-#define KILL_WAIT (2 * TES_NSEC) /* for a victim to go before another is chosen */
+#define KILL_WAIT (2 * TES_NSEC)        /* for a victim to go before another is chosen */
+#define KILL_SETTLE ((TesTime)20000000) /* ns after a kill in which the memory of the victim comes back */
 #define WAIT_STEP (5 * 1000 * 1000LL)
 #define LOOKS 100
 #define CHOOSING G_MAXUINT64
@@ -130,7 +131,7 @@ static gboolean victim_lives(Cg *c) {
   TesTime now = tes_time_monotonic(c->tree->kernel);
   if (!pid || now - __atomic_load_n(&c->last_kill, __ATOMIC_RELAXED) > KILL_WAIT)
     return FALSE;
-  if (pid == CHOOSING)
+  if (pid == CHOOSING || now - __atomic_load_n(&c->last_kill, __ATOMIC_RELAXED) < KILL_SETTLE)
     return TRUE;
   g_autoptr(TesTask) t = tes_task_find(c->tree->kernel, NULL, (gint)pid, TRUE);
   TesMM *mm = t ? tes_task_mm_ref(t) : NULL;
@@ -176,6 +177,12 @@ static void kill_victim(Cg *c, TesTask *t, guint64 used) {
 static gboolean out_of_memory(Cg *c, guint64 used, gboolean may_wait) {
   gboolean found = TRUE;
   if (claim(c)) {
+    guint64 by_class[TES_MEM_CLASSES];
+    used = usage(c, by_class); /* another victim may have gone since it was counted */
+    if (used <= get(&c->mem_max)) {
+      __atomic_store_n(&c->victim, 0, __ATOMIC_RELAXED);
+      return may_wait;
+    }
     event(c, EV_MAX);
     g_autoptr(TesTask) t = choose_victim(c, used);
     found = t != NULL;

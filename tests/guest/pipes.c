@@ -4,6 +4,7 @@
 
 #include <limits.h>
 #include <poll.h>
+#include <pthread.h>
 #include <sys/ioctl.h>
 
 TEST(basics) {
@@ -281,4 +282,30 @@ TEST(reopen_through_proc) {
   write_full(w, "r", 1);
   CHECK_EQ(read(fds[0], &c, 1), 1);
   CHECK_EQ(c, 'r');
+}
+
+/* A writer may come, and be gone again, before a reader who opens at the same time has looked: it was there all the same. */
+static pthread_barrier_t start_together;
+static void *come_and_go(void *path) {
+  for (int i = 0; i < 1000; i++) {
+    pthread_barrier_wait(&start_together);
+    close((int)SYS(open(path, O_WRONLY)));
+  }
+  return NULL;
+}
+
+TEST_LIMIT(fifo_peer_that_leaves_at_once, 60) {
+  char *path = tmp_path("fifo"), c;
+  pthread_t t;
+
+  SYS(mkfifo(path, 0600));
+  REQUIRE(pthread_barrier_init(&start_together, NULL, 2) == 0);
+  REQUIRE(pthread_create(&t, NULL, come_and_go, path) == 0);
+  for (int i = 0; i < 1000; i++) {
+    pthread_barrier_wait(&start_together);
+    int fd = (int)SYS(open(path, O_RDONLY));
+    CHECK_EQ(read(fd, &c, 1), 0);
+    close(fd);
+  }
+  pthread_join(t, NULL);
 }
