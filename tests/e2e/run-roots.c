@@ -230,7 +230,7 @@ static char *guest(const char *name) { return g_build_filename(g_getenv("TESSERA
 /* A root with nothing but the program and a directory to work in; secrets around it. */
 static void make_jail(void) {
   begin();
-  g_autofree char *from = guest("escape"), *to = in("jail/root/escape"), *work = in("jail/root/work");
+  g_autofree char *from = guest("escape"), *to = in("jail/root/escape"), *work = in("jail/root/place");
   g_mkdir_with_parents(work, 0755);
   put("secret", SECRET);
   put("jail/secret", SECRET);
@@ -264,7 +264,7 @@ static void test_guest_attacks(gconstpointer arm) {
   g_autofree char *ov = g_strdup_printf("--overlay=%s/jail/ov", top);
   const char *modes[] = {"--rw", "--overlay=memory", ov};
   for (int i = 0; i < 3; i++)
-    expect(arm, WORDS(root, modes[i], "--", "/escape", "--helper", "attack", "/work", "700", secret), 0,
+    expect(arm, WORDS(root, modes[i], "--", "/escape", "--helper", "attack", "/place", "700", secret), 0,
            "looked\n");
   check_secrets();
   end();
@@ -274,7 +274,7 @@ static void test_guest_attacks(gconstpointer arm) {
 static void test_chase(gconstpointer arm) {
   make_jail();
   g_autofree char *root = g_strdup_printf("--root=%s/jail/root", top), *secret = in("secret");
-  g_autofree char *work = in("jail/root/work");
+  g_autofree char *work = in("jail/root/place");
   expect(arm,
          WORDS(root, "--bind", work, "/w1", "--bind", work, "/w2", "--", "/escape", "--helper", "chase",
                "/w1", "/w2", secret, "1000"),
@@ -285,7 +285,7 @@ static void test_chase(gconstpointer arm) {
 
 /* A process of the host exchanges directories with links, and moves one out of the root and back. */
 static pid_t host_attacker(void) {
-  g_autofree char *work = in("jail/root/work"), *away = in("jail/outside/out");
+  g_autofree char *work = in("jail/root/place"), *away = in("jail/outside/out");
   pid_t pid = fork();
   if (pid != 0)
     return pid;
@@ -305,11 +305,11 @@ static void test_host_attacks(gconstpointer arm) {
   make_jail();
   g_autofree char *root = g_strdup_printf("--root=%s/jail/root", top), *secret = in("secret");
   /* The tree first. */
-  expect(arm, WORDS(root, "--rw", "--", "/escape", "--helper", "attack", "/work", "50", secret), 0, NULL);
+  expect(arm, WORDS(root, "--rw", "--", "/escape", "--helper", "attack", "/place", "50", secret), 0, NULL);
   pid_t pid = host_attacker();
   const char *modes[] = {"--rw", "--ro", "--overlay=memory"};
   for (int i = 0; i < 3; i++)
-    expect(arm, WORDS(root, modes[i], "--", "/escape", "--helper", "look", "/work", "700", secret), 0,
+    expect(arm, WORDS(root, modes[i], "--", "/escape", "--helper", "look", "/place", "700", secret), 0,
            "looked\n");
   kill(pid, SIGKILL);
   waitpid(pid, NULL, 0);
