@@ -375,7 +375,7 @@ static glong sys_msgctl(TesTask *t, const gulong a[6]) {
 }
 
 static const TesSyscall rows[] = {
-    {68, "msgget", sys_msgget, TES_FULL, NULL, "xx"},
+    {68, "msgget", sys_msgget, TES_PARTIAL, "at most 4,096 queues in a namespace", "xx"},
     {69, "msgsnd", sys_msgsnd, TES_FULL, NULL, "dpux"},
     {70, "msgrcv", sys_msgrcv, TES_FULL, NULL, "dpudx"},
     {71, "msgctl", sys_msgctl, TES_PARTIAL, "a queue holds at most MSGMNB bytes, also for root", "ddp"},

@@ -3,7 +3,8 @@
 #include <core/ipc/sem.h>
 #include <core/syscalls/syscalls.h>
 
-static gint all_sems; /* atomic */
+static gint all_sems;  /* atomic */
+static gint all_undos; /* atomic: adjustments that undo lists have room for */
 
 void sem_set_unref(SemSet *s) {
   if (!g_atomic_int_dec_and_test(&s->refs))
@@ -17,6 +18,7 @@ void sem_set_unref(SemSet *s) {
 void sem_undo_drop(Undo *u) {
   u->owner->undos = g_slist_remove(u->owner->undos, u);
   u->set->undos = g_slist_remove(u->set->undos, u);
+  g_atomic_int_add(&all_undos, -(gint)u->set->n);
   g_free(u);
 }
 
@@ -69,31 +71,36 @@ static glong sys_semget(TesTask *t, const gulong a[6]) {
 
 /* ---- Undo ---- */
 
-static Undo *undo_of(TesTask *t, SemSet *s) {
+static TesSemUndo *undo_list(TesTask *t) {
   if (!t->sem_undo) {
     t->sem_undo = g_new0(TesSemUndo, 1);
     t->sem_undo->refs = 1;
     t->sem_undo->ns = tes_ns_ref(t->ns_ipc);
   }
-  for (GSList *l = t->sem_undo->undos; l; l = l->next)
-    if (((Undo *)l->data)->set == s)
-      return l->data;
-  Undo *u = g_malloc0(sizeof *u + s->n * sizeof *u->adjust);
-  u->owner = t->sem_undo;
-  u->set = s;
-  t->sem_undo->undos = g_slist_prepend(t->sem_undo->undos, u);
-  s->undos = g_slist_prepend(s->undos, u);
-  return u;
+  return t->sem_undo;
 }
 
 TesSemUndo *tes_sem_undo_share(TesTask *t) {
-  if (!t->sem_undo) {
-    t->sem_undo = g_new0(TesSemUndo, 1);
-    t->sem_undo->refs = 1;
-    t->sem_undo->ns = tes_ns_ref(t->ns_ipc);
-  }
-  g_atomic_int_inc(&t->sem_undo->refs);
+  g_atomic_int_inc(&undo_list(t)->refs);
   return t->sem_undo;
+}
+
+/* What the task has to give back to the set; NULL: all undo lists together have no more room. */
+static Undo *undo_of(TesTask *t, SemSet *s) {
+  TesSemUndo *list = undo_list(t);
+  for (GSList *l = list->undos; l; l = l->next)
+    if (((Undo *)l->data)->set == s)
+      return l->data;
+  if (g_atomic_int_add(&all_undos, (gint)s->n) + (gint)s->n > SEM_UNDO_MAX) {
+    g_atomic_int_add(&all_undos, -(gint)s->n);
+    return NULL;
+  }
+  Undo *u = g_malloc0(sizeof *u + s->n * sizeof *u->adjust);
+  u->owner = list;
+  u->set = s;
+  list->undos = g_slist_prepend(list->undos, u);
+  s->undos = g_slist_prepend(s->undos, u);
+  return u;
 }
 
 static void give_back(TesTask *t, Undo *u) {
@@ -146,6 +153,8 @@ static void take_back(SemSet *s, Undo *u, const Ops *o, guint n) {
 /* All or none. 0, -EAGAIN: o->stuck must wait, -ERANGE. Lock held. */
 static int try_ops(TesTask *t, SemSet *s, Ops *o) {
   Undo *u = o->undoes ? undo_of(t, s) : NULL;
+  if (o->undoes && !u)
+    return -ENOMEM;
   for (guint i = 0; i < o->n; i++) {
     const struct sembuf *op = &o->op[i];
     gint v = (gint)s->sem[op->sem_num].value + op->sem_op;
@@ -262,7 +271,8 @@ static glong sys_semtimedop(TesTask *t, const gulong a[6]) {
 }
 
 static const TesSyscall rows[] = {
-    {64, "semget", sys_semget, TES_FULL, NULL, "xdx"},
+    {64, "semget", sys_semget, TES_PARTIAL, "at most 4,096 sets in a namespace, 1,000,000 semaphores in all",
+     "xdx"},
     {65, "semop", sys_semop, TES_FULL, NULL, "dpu"},
     {66, "semctl", tes_sys_semctl, TES_FULL, NULL, "dddp"},
     {220, "semtimedop", sys_semtimedop, TES_FULL, NULL, "dpuT"},

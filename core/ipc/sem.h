@@ -5,10 +5,11 @@
 #include <core/ipc/ipc.h>
 #include <sys/sem.h>
 
-#define SEM_MOST 32767      /* SEMVMX */
-#define SEM_SET_MAX 32000   /* SEMMSL: semaphores in a set */
-#define SEM_ALL_MAX 1000000 /* in the sandbox */
-#define SEM_OPS_MAX 500     /* SEMOPM: operations of one call */
+#define SEM_MOST 32767          /* SEMVMX */
+#define SEM_SET_MAX 32000       /* SEMMSL: semaphores in a set */
+#define SEM_ALL_MAX 1000000     /* in the sandbox */
+#define SEM_UNDO_MAX (16 << 20) /* adjustments that all undo lists have room for */
+#define SEM_OPS_MAX 500         /* SEMOPM: operations of one call */
 
 typedef struct {
   guint16 value;
